@@ -1,0 +1,32 @@
+# Compiler cache, linker, warnings and sanitizers: what every target of the build shares.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+find_program(TW_CCACHE ccache)
+if(TW_CCACHE)
+  # Precompiled headers need these to be cacheable; base_dir lets several checkouts share entries.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${TW_CCACHE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-fpch-preprocess)
+  endif()
+endif()
+
+find_program(TW_MOLD mold)
+if(TW_MOLD AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
+# Replicas are bit-identical by promise: no contraction into FMA behind our back.
+add_compile_options(-ffp-contract=off)
+if(TW_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(TW_SANITIZE)
+  add_compile_options(-fsanitize=${TW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TW_SANITIZE})
+endif()
