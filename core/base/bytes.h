@@ -15,7 +15,8 @@ using MutableByteSpan = std::span<uint8_t>;
 template <class T>
 void StoreLE(uint8_t* to, T value) {
   static_assert(std::is_trivially_copyable_v<T>);
-  std::memcpy(to, &value, sizeof(T));  // x86-64 and arm64 are little-endian; nothing else is supported
+  std::memcpy(to, &value,
+              sizeof(T));  // x86-64 and arm64 are little-endian; nothing else is supported
 }
 template <class T>
 T LoadLE(const uint8_t* from) {

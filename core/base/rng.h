@@ -1,14 +1,16 @@
 #pragma once
-// Counter-based randomness: every number is a pure function of (seed, purpose, step, parameter, rank or shared, index).
-// Philox4x32-10 (Salmon et al., SC'11) turns the names into a 64-bit stream key once; consumers either run Philox on
-// (key, counter) or the cheaper per-element mixer of core/kernels/random.h. Thread safe: there is no state.
+// Counter-based randomness: every number is a pure function of (seed, purpose, step, parameter,
+// rank or shared, index). Philox4x32-10 (Salmon et al., SC'11) turns the names into a 64-bit stream
+// key once; consumers either run Philox on (key, counter) or the cheaper per-element mixer of
+// core/kernels/random.h. Thread safe: there is no state.
 
 #include <array>
 #include <cstdint>
 
 namespace tw {
 
-// What a stream is for: two users of one (seed, step, parameter) never share numbers. Values are never reused.
+// What a stream is for: two users of one (seed, step, parameter) never share numbers. Values are
+// never reused.
 enum class RngPurpose : uint32_t {
   kModelInit = 1,
   kDataOrder = 2,
@@ -42,11 +44,10 @@ struct RngStream {
 
   static RngStream Of(uint64_t seed, RngPurpose purpose, uint64_t step, uint32_t parameter,
                       uint32_t rank) {
-    const auto a = Philox4x32({static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
-                               parameter, rank},
-                              {static_cast<uint32_t>(seed),
-                               static_cast<uint32_t>(seed >> 32) ^
-                                   (static_cast<uint32_t>(purpose) * 0x9E3779B9u)});
+    const auto a = Philox4x32(
+        {static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), parameter, rank},
+        {static_cast<uint32_t>(seed),
+         static_cast<uint32_t>(seed >> 32) ^ (static_cast<uint32_t>(purpose) * 0x9E3779B9u)});
     return {(uint64_t{a[0]} << 32) | a[1]};
   }
   // Four 32-bit numbers at position `counter`.

@@ -33,12 +33,8 @@ Status PeerTimeout(const std::string& m) {
 Status NumbersError(const std::string& m) {
   return Make(absl::StatusCode::kOutOfRange, Fault::kNumbers, m);
 }
-Status BugError(const std::string& m) {
-  return Make(absl::StatusCode::kInternal, Fault::kBug, m);
-}
-Status DataLoss(const std::string& m) {
-  return Make(absl::StatusCode::kDataLoss, Fault::kPeer, m);
-}
+Status BugError(const std::string& m) { return Make(absl::StatusCode::kInternal, Fault::kBug, m); }
+Status DataLoss(const std::string& m) { return Make(absl::StatusCode::kDataLoss, Fault::kPeer, m); }
 
 Status WithFault(Status status, Fault fault) {
   if (!status.ok()) {

@@ -1,8 +1,9 @@
 #pragma once
 // Status, the macros around it, and the exit code every failure ends in.
 //
-// Status is for faults of the caller, a file, a peer or the machine; TW_CHECK is for our own bugs: it prints file, line and
-// values and aborts the process (exit code 70 where a launcher can still turn it into one). Thread safe.
+// Status is for faults of the caller, a file, a peer or the machine; TW_CHECK is for our own bugs:
+// it prints file, line and values and aborts the process (exit code 70 where a launcher can still
+// turn it into one). Thread safe.
 
 #include <sstream>
 #include <string>
@@ -29,11 +30,12 @@ enum class Fault : int {
 // A status that carries its fault. The message is one line: what was found, what is allowed.
 Status ConfigError(const std::string& message);
 Status DataError(const std::string& message);
-Status PeerError(const std::string& message);     // code DeadlineExceeded is PeerTimeout's
+Status PeerError(const std::string& message);  // code DeadlineExceeded is PeerTimeout's
 Status PeerTimeout(const std::string& message);
 Status NumbersError(const std::string& message);
 Status BugError(const std::string& message);
-// A body, frame or file whose bytes cannot be trusted. Peer's fault unless WithFault says otherwise.
+// A body, frame or file whose bytes cannot be trusted. Peer's fault unless WithFault says
+// otherwise.
 Status DataLoss(const std::string& message);
 
 Status WithFault(Status status, Fault fault);
@@ -69,10 +71,10 @@ int ProcessRank();
 #define TW_CONCAT_INNER(a, b) a##b
 #define TW_CONCAT(a, b) TW_CONCAT_INNER(a, b)
 
-#define TW_RETURN_IF_ERROR(expr)                                       \
-  do {                                                                 \
-    auto&& tw_status = (expr);                                         \
-    if (!tw_status.ok()) return ::tw::internal::ToStatus(tw_status);   \
+#define TW_RETURN_IF_ERROR(expr)                                     \
+  do {                                                               \
+    auto&& tw_status = (expr);                                       \
+    if (!tw_status.ok()) return ::tw::internal::ToStatus(tw_status); \
   } while (0)
 
 #define TW_ASSIGN_OR_RETURN(lhs, expr) \
@@ -82,24 +84,25 @@ int ProcessRank();
   if (!var.ok()) return var.status();            \
   lhs = std::move(var).value()
 
-#define TW_CHECK(condition)                                                           \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
-      ::tw::internal::CheckFailed(__FILE__, __LINE__, #condition, std::string());     \
+#define TW_CHECK(condition)                                                       \
+  do {                                                                            \
+    if (!(condition)) [[unlikely]]                                                \
+      ::tw::internal::CheckFailed(__FILE__, __LINE__, #condition, std::string()); \
   } while (0)
-#define TW_CHECK_OP(a, op, b)                                                         \
-  do {                                                                                \
-    if (!((a)op(b))) [[unlikely]]                                                     \
-      ::tw::internal::CheckFailed(__FILE__, __LINE__, #a " " #op " " #b,              \
-                                  ::tw::internal::TwoValues((a), (b)));               \
+#define TW_CHECK_OP(a, op, b)                                            \
+  do {                                                                   \
+    if (!((a)op(b))) [[unlikely]]                                        \
+      ::tw::internal::CheckFailed(__FILE__, __LINE__, #a " " #op " " #b, \
+                                  ::tw::internal::TwoValues((a), (b)));  \
   } while (0)
 #define TW_CHECK_EQ(a, b) TW_CHECK_OP(a, ==, b)
 #define TW_CHECK_LE(a, b) TW_CHECK_OP(a, <=, b)
 #define TW_CHECK_GE(a, b) TW_CHECK_OP(a, >=, b)
-#define TW_CHECK_OK(expr)                                                             \
-  do {                                                                                \
-    auto&& tw_check_status = (expr);                                                  \
-    if (!tw_check_status.ok())                                                        \
-      ::tw::internal::CheckFailed(__FILE__, __LINE__, #expr,                          \
-                                  std::string(::tw::internal::ToStatus(tw_check_status).message())); \
+#define TW_CHECK_OK(expr)                                                    \
+  do {                                                                       \
+    auto&& tw_check_status = (expr);                                         \
+    if (!tw_check_status.ok())                                               \
+      ::tw::internal::CheckFailed(                                           \
+          __FILE__, __LINE__, #expr,                                         \
+          std::string(::tw::internal::ToStatus(tw_check_status).message())); \
   } while (0)

@@ -1,0 +1,73 @@
+#include "core/api/compressor.h"
+
+#include <algorithm>
+
+#include "core/api/convert.h"
+
+namespace tw {
+
+const char* MergeName(Merge merge) {
+  switch (merge) {
+    case Merge::kSum:
+      return "sum";
+    case Merge::kGather:
+      return "gather";
+    case Merge::kReencode:
+      return "reencode";
+    case Merge::kSparse:
+      return "sparse";
+  }
+  return "?";
+}
+
+void Message::Materialize() {
+  if (!addend.data) return;
+  AddScaled(buffer, addend, scale);
+  addend = {};
+}
+
+RngStream CodecContext::OwnStream() const {
+  if (second_hop) {
+    // Keyed by where the chunk starts, not by who owns it: bits do not change with the number of
+    // buckets.
+    const auto shared = RngStream::Of(seed, RngPurpose::kReencode, step, spec->id, kSharedRank);
+    return {shared.key ^ (static_cast<uint64_t>(offset) * 0x9E3779B97F4A7C15ull)};
+  }
+  return RngStream::Of(seed, RngPurpose::kEncode, step, spec->id, static_cast<uint32_t>(rank));
+}
+
+RngStream CodecContext::SharedStream() const {
+  return RngStream::Of(seed, RngPurpose::kEncodeShared, step, spec->id, kSharedRank);
+}
+
+StatusOr<int64_t> Compressor::EncodeAny(int round, ByteSpan reduced, Message& message,
+                                        const CodecContext& context, MutableByteSpan body) const {
+  if (message.buffer.dtype == DType::kF32) {
+    if (message.addend.data && message.addend.dtype != DType::kF32) message.Materialize();
+    MessageView view{message.buffer.f32(), static_cast<const float*>(message.addend.data),
+                     message.scale};
+    auto size = EncodeRound(round, reduced, view, context, body);
+    message.addend = {};  // round 0 has performed the addition
+    return size;
+  }
+  message.Materialize();
+  const auto copy =
+      context.scratch->Get<float>(kScratchMessage, static_cast<size_t>(message.buffer.numel));
+  ConvertToFp32(message.buffer, copy);
+  TW_ASSIGN_OR_RETURN(const int64_t size,
+                      EncodeRound(round, reduced, {copy, nullptr, 1.0f}, context, body));
+  if (round + 1 == traits().rounds) ReplaceByResidual(message.buffer, copy);
+  return size;
+}
+
+Status Compressor::DecodeAddAny(ByteSpan body, float scale, const CodecContext& context,
+                                TensorView out) const {
+  if (out.dtype == DType::kF32) return DecodeAdd(body, scale, context, out.f32());
+  const auto copy = context.scratch->Get<float>(kScratchMessage, static_cast<size_t>(out.numel));
+  std::fill(copy.begin(), copy.end(), 0.0f);
+  TW_RETURN_IF_ERROR(DecodeAdd(body, scale, context, copy));
+  AddScaled(out, ViewOf(copy), 1.0f);
+  return OkStatus();
+}
+
+}  // namespace tw

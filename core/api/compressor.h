@@ -1,0 +1,123 @@
+#pragma once
+// Compressor: turns a message into a body of bytes and adds a decoded body to a buffer.
+//
+// Compressors are immutable and thread safe; what changes between steps (PowerSGD's Q) lives in the
+// state bag. They see fp32 spans and bytes, never LibTorch, and never know who sends the bytes or
+// which feedback is around them.
+//
+// Rounds. Most codecs have one. PowerSGD has two (P, then Q): round r gets the bytes that round r-1
+// became after the exchange summed them over ranks. Nothing is decodable before the last round.
+//
+// The residual rule. After the last round Encode has left message - decode(own body) in the message
+// buffer. EF14 keeps its error in that very buffer, so error feedback costs no copy.
+//
+// Bodies are little-endian, self-contained for Merge::kGather, and rejected with DataLoss when
+// malformed: every length, index and count is checked before a write. numel 0 gives an empty body.
+// Input is finite (the engine checks and agrees).
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/registry.h"
+#include "core/base/rng.h"
+#include "core/base/state_bag.h"
+#include "core/base/tensor_view.h"
+#include "core/base/workspace.h"
+#include "core/kernels/message_view.h"
+
+namespace tw {
+
+// How payloads of several ranks combine.
+enum class Merge : uint8_t {
+  kSum = 0,     // bodies add up element by element
+  kGather = 1,  // everybody gets every framed body and adds them in rank order
+  kReencode =
+      2,        // each rank adds one chunk of everybody's, encodes the sum again, everybody gathers
+  kSparse = 3,  // balanced O(k) reduce of index/value lists
+};
+const char* MergeName(Merge merge);
+
+struct CompressorTraits {
+  std::vector<Merge>
+      merges;  // best first; the plan takes the first that feedback and communicator accept too
+  bool unbiased = false;  // E decode(encode(x)) == x
+  bool exact_sum =
+      false;  // kSum keeps the mean of the bodies to fp32 rounding (the ef21 family needs that)
+  bool block = false;  // scales local to a block: a chunk cut on the block grid encodes on its own
+  bool fixed_size = false;   // body bytes depend on numel only
+  bool matrix_only = false;  // other shapes travel dense
+  bool lossless = false;     // decode(encode(x)) == x bit for bit
+  int rounds = 1;
+  DType sum_dtype = DType::kF32;  // element type of a summable body
+};
+
+// A message with a pending addition: message = buffer + scale * addend. See
+// core/kernels/message_view.h.
+struct Message {
+  TensorView buffer;
+  TensorView addend;  // data == nullptr: none. Its dtype may differ from the buffer's
+  float scale = 1.0f;
+
+  // Performs the pending addition in place; no-op without one.
+  void Materialize();
+};
+
+// Everything a codec may depend on besides its message.
+struct CodecContext {
+  const TensorSpec* spec = nullptr;
+  uint64_t seed = 0;
+  uint64_t step = 0;
+  int rank = 0;
+  int world_size = 1;
+  int64_t offset = 0;  // first element of this chunk inside the parameter (block codecs, kReencode)
+  bool second_hop = false;            // true while kReencode encodes the sum again
+  const StateScope* state = nullptr;  // "codec/<parameter>/"
+  Workspace* scratch = nullptr;       // slots kScratchCodec0.. are the codec's
+
+  // Own numbers; for the second hop keyed by (parameter, offset) and shared, so that no owner is in
+  // them.
+  RngStream OwnStream() const;
+  // The same on every rank.
+  RngStream SharedStream() const;
+};
+
+class Compressor {
+ public:
+  virtual ~Compressor() = default;
+
+  virtual const CompressorTraits& traits() const = 0;
+  // Contraction: E||C(x)-x||^2 <= (1-delta)||x||^2. 0 when there is no such bound.
+  virtual double Delta(const TensorSpec& spec) const = 0;
+  // Variance of an unbiased codec: E||Q(x)-x||^2 <= omega ||x||^2. Infinity for biased ones.
+  virtual double Omega(const TensorSpec& spec) const = 0;
+
+  // An upper bound, and the exact size when traits().fixed_size.
+  virtual int64_t MaxEncodedBytes(const TensorSpec& spec, int round) const = 0;
+  // Elements per block of a block codec (a chunk may be cut at multiples of it); 1 otherwise.
+  virtual int64_t BlockElements() const { return 1; }
+  // Bytes of the body of a chunk of `numel` elements of a block codec; bodies of adjacent chunks
+  // concatenate.
+  virtual int64_t ChunkBytes(int64_t numel) const { return 0; }
+
+  // Writes the body of `round` into `body` (at least MaxEncodedBytes long) and returns its size.
+  // `reduced` is empty in round 0. Round 0 performs the pending addition (a one-round codec in the
+  // pass that packs; one with more rounds leaves the sum in message.buffer). The last round leaves
+  // the residual in message.buffer.
+  virtual StatusOr<int64_t> EncodeRound(int round, ByteSpan reduced, const MessageView& message,
+                                        const CodecContext& context,
+                                        MutableByteSpan body) const = 0;
+  // out += scale * decode(body). `body` is what one rank encoded, or for kSum possibly the sum over
+  // ranks.
+  virtual Status DecodeAdd(ByteSpan body, float scale, const CodecContext& context,
+                           std::span<float> out) const = 0;
+
+  // The same for any dtype of message and output. The defaults go through an fp32 copy in scratch;
+  // `none` overrides them to send its input's own bytes (traits().lossless).
+  virtual StatusOr<int64_t> EncodeAny(int round, ByteSpan reduced, Message& message,
+                                      const CodecContext& context, MutableByteSpan body) const;
+  virtual Status DecodeAddAny(ByteSpan body, float scale, const CodecContext& context,
+                              TensorView out) const;
+};
+
+}  // namespace tw

@@ -1,0 +1,54 @@
+#pragma once
+// FeedbackPolicy: error feedback around a compressor. It never knows the wire format; the
+// compressor never knows about it.
+//
+//   Compose(grad) -> message          before encoding
+//   Absorb(own decoded, residual)     after the last round of encoding
+//   Resolve(mean)                     turns the mean over ranks into what the optimizer sees, in
+//   place
+//
+// Policies are immutable and thread safe; e, h, H, v are state slots keyed by parameter. `h +=
+// decode(own body)` goes through the very DecodeAdd the receivers use, so h and H never drift
+// apart. Ranks agree that gradients are finite, or roll the whole step back (StateBag's journal).
+// State is fp32; fp64 for fp64 parameters.
+
+#include "absl/functional/function_ref.h"
+#include "core/api/compressor.h"
+
+namespace tw {
+
+struct FeedbackTraits {
+  bool exact_mean =
+      false;  // needs H == mean h_i: kGather, or kSum of an exact_sum codec; never kReencode
+  bool needs_unbiased = false;
+  bool dense_first = false;  // the first step goes dense through the policy, so that h_0 = g_i(x_0)
+  int state_floats = 0;      // persistent numbers per element and rank, for the memory estimate
+};
+
+struct FeedbackContext {
+  const TensorSpec* spec = nullptr;
+  const Compressor* compressor = nullptr;  // for default constants from Delta and Omega only
+  const StateScope* state = nullptr;       // "feedback/<parameter>/"
+  uint64_t step = 0;
+};
+
+// out += scale * decode(own body); valid during Absorb only.
+using OwnDecoder = absl::FunctionRef<Status(float scale, TensorView out)>;
+
+class FeedbackPolicy {
+ public:
+  virtual ~FeedbackPolicy() = default;
+  virtual const FeedbackTraits& traits() const = 0;
+
+  // The message in some buffer (a state slot or grad itself), possibly with an addition pending.
+  // grad may be overwritten.
+  virtual Message Compose(TensorView grad, const FeedbackContext& context) const = 0;
+  // `residual` is the buffer of the message, which now holds message - decode(own body).
+  virtual Status Absorb(OwnDecoder own, TensorView residual, const FeedbackContext& context) const {
+    return OkStatus();
+  }
+  // `mean` is the mean over ranks of the decoded bodies; on return it is the gradient estimate.
+  virtual void Resolve(TensorView mean, const FeedbackContext& context) const {}
+};
+
+}  // namespace tw

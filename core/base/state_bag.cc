@@ -1,0 +1,77 @@
+#include "core/base/state_bag.h"
+
+#include <cstring>
+
+namespace tw {
+
+TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
+                          Reshard reshard, bool* created) {
+  auto& cell = cells_[name];
+  if (created) *created = cell == nullptr;
+  if (!cell) {
+    cell = std::make_unique<Cell>();
+    int64_t numel = 1;
+    for (int64_t d : shape) numel *= d;
+    cell->slot.shape = shape;
+    cell->slot.reshard = reshard;
+    cell->slot.view = {nullptr, dtype, numel};
+    const size_t bytes = static_cast<size_t>(cell->slot.view.bytes());
+    cell->slot.view.data = cell->storage.Reserve(bytes);
+    std::memset(cell->slot.view.data, 0, bytes);
+    cell->made_in_journal = journaling_;
+  }
+  TW_CHECK(cell->slot.shape == shape);
+  TW_CHECK_EQ(static_cast<int>(cell->slot.view.dtype), static_cast<int>(dtype));
+  return cell->slot.view;
+}
+
+const StateSlot* StateBag::Find(const std::string& name) const {
+  auto it = cells_.find(name);
+  return it == cells_.end() ? nullptr : &it->second->slot;
+}
+
+void StateBag::Erase(const std::string& name) { cells_.erase(name); }
+void StateBag::Clear() { cells_.clear(); }
+
+void StateBag::ForEach(
+    const std::function<void(const std::string&, const StateSlot&)>& visit) const {
+  for (const auto& [name, cell] : cells_) visit(name, cell->slot);
+}
+
+int64_t StateBag::bytes(const std::string& prefix) const {
+  int64_t total = 0;
+  for (const auto& [name, cell] : cells_) {
+    if (name.compare(0, prefix.size(), prefix) == 0) total += cell->slot.view.bytes();
+  }
+  return total;
+}
+
+void StateBag::BeginJournal() {
+  for (auto& [name, cell] : cells_) cell->touched = cell->made_in_journal = false;
+  journaling_ = true;
+}
+
+void StateBag::Touch(const std::string& name) {
+  if (!journaling_) return;
+  auto it = cells_.find(name);
+  TW_CHECK(it != cells_.end());
+  Cell& cell = *it->second;
+  if (cell.touched || cell.made_in_journal) return;
+  const size_t bytes = static_cast<size_t>(cell.slot.view.bytes());
+  std::memcpy(cell.journal.Reserve(bytes), cell.slot.view.data, bytes);
+  cell.touched = true;
+}
+
+void StateBag::CommitJournal() { journaling_ = false; }
+
+void StateBag::Rollback() {
+  std::erase_if(cells_, [](const auto& item) { return item.second->made_in_journal; });
+  for (auto& [name, cell] : cells_) {
+    if (!cell->touched) continue;
+    std::memcpy(cell->slot.view.data, cell->journal.data(),
+                static_cast<size_t>(cell->slot.view.bytes()));
+  }
+  journaling_ = false;
+}
+
+}  // namespace tw

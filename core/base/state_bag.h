@@ -1,0 +1,95 @@
+#pragma once
+// Named tensors at stable addresses: error feedback, momentum, Q factors, optimizer cells. Keyed by
+// parameter, never by bucket. A checkpoint is a walk over one; nobody writes a serializer of their
+// own.
+//
+// A slot's name is "<owner>/<parameter>/<slot>", e.g. "feedback/blocks.0.qkv.weight/e".
+// Journal: between BeginJournal() and CommitJournal() the first Touch of a slot keeps a copy;
+// Rollback() restores every touched slot bit for bit. That is how a step in which some rank finds a
+// non-finite gradient leaves no trace, even when other buckets of it were already exchanged.
+// Journal copies are allocated once.
+//
+// Thread safety: Slot() and the walk only from one thread at a time; distinct slots may be written
+// from different threads.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "core/base/tensor_view.h"
+#include "core/base/workspace.h"
+
+namespace tw {
+
+// What a slot becomes when the number of ranks changes.
+enum class Reshard : uint8_t {
+  kReplicated = 0,  // the same on every rank: taken over unchanged (H, optimizer moments, Q)
+  kKeepMean = 1,  // per rank; the mean over ranks is what the next update sees (e, h_i): merged by
+                  // average, split by copy
+};
+
+struct StateSlot {
+  TensorView view;
+  std::vector<int64_t> shape;
+  Reshard reshard = Reshard::kReplicated;
+};
+
+class StateBag {
+ public:
+  StateBag() = default;
+  StateBag(const StateBag&) = delete;
+  StateBag& operator=(const StateBag&) = delete;
+
+  // The slot of that name, made and zeroed at first use. TW_CHECKs that shape and dtype never
+  // change. *created (may be null) tells whether this call made it.
+  TensorView Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
+                  Reshard reshard, bool* created = nullptr);
+  // Null when there is none.
+  const StateSlot* Find(const std::string& name) const;
+  void Erase(const std::string& name);
+  void Clear();
+
+  // In name order.
+  void ForEach(const std::function<void(const std::string&, const StateSlot&)>& visit) const;
+  int64_t bytes(const std::string& prefix = "") const;
+
+  void BeginJournal();
+  void Touch(const std::string& name);  // no-op when no journal is open
+  void CommitJournal();
+  void Rollback();  // slots made since BeginJournal() are gone again
+
+ private:
+  struct Cell {
+    StateSlot slot;
+    AlignedBuffer storage;
+    AlignedBuffer journal;
+    bool touched = false;
+    bool made_in_journal = false;
+  };
+  std::map<std::string, std::unique_ptr<Cell>> cells_;
+  bool journaling_ = false;
+};
+
+// The slots of one owner and one parameter. Obtaining a slot also journals it.
+class StateScope {
+ public:
+  StateScope(StateBag* bag, std::string prefix) : bag_(bag), prefix_(std::move(prefix)) {}
+  TensorView Slot(const char* slot, const std::vector<int64_t>& shape, DType dtype, Reshard reshard,
+                  bool* created = nullptr) const {
+    const std::string name = prefix_ + slot;
+    TensorView view = bag_->Slot(name, shape, dtype, reshard, created);
+    bag_->Touch(name);
+    return view;
+  }
+  StateBag* bag() const { return bag_; }
+  const std::string& prefix() const { return prefix_; }
+
+ private:
+  StateBag* bag_;
+  std::string prefix_;  // "feedback/blocks.0.qkv.weight/"
+};
+
+}  // namespace tw
