@@ -1,0 +1,37 @@
+#pragma once
+// Optimizer: one update of all parameters from identical gradients on all ranks, so that replicas
+// stay bit-identical. Immutable and thread safe; moments are state slots
+// "optimizer/<parameter>/<slot>" (Reshard::kReplicated).
+
+#include <span>
+
+#include "core/base/registry.h"
+#include "core/base/state_bag.h"
+#include "core/base/tensor_view.h"
+
+namespace tw {
+
+struct ParameterView {
+  const TensorSpec* spec = nullptr;
+  TensorView value;
+  TensorView grad;  // same dtype as value
+};
+
+struct UpdateContext {
+  double lr = 0;         // after the schedule
+  float grad_scale = 1;  // multiplies every gradient (clipping), fused into the update
+  int64_t update = 1;    // 1-based count of applied updates; skipped steps do not count
+  StateBag* state = nullptr;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // Own kernels, element-wise: the result does not depend on vector width or thread count.
+  virtual Status Step(std::span<const ParameterView> parameters,
+                      const UpdateContext& context) const = 0;
+  // Persistent bytes of state for one parameter, for the memory estimate.
+  virtual int64_t StateBytes(const TensorSpec& spec) const = 0;
+};
+
+}  // namespace tw

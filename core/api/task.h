@@ -1,0 +1,59 @@
+#pragma once
+// Task = model + loss + batches. One object a rank; used from the main thread only.
+// Batches are pure functions of (seed, step, micro, rank): the data position is the step number,
+// and resume is exact.
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/base/config_value.h"
+#include "core/base/registry.h"
+
+namespace tw {
+
+struct EvalResult {
+  double loss = 0;                 // mean, nats a token (lm) or a sample
+  std::optional<double> accuracy;  // image, tabular
+  int64_t tokens = 0;              // tokens or samples evaluated
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  // Named, trainable, each storage once (a tied head is not listed again), in registration order;
+  // the same on all ranks. The tensors are the model's own: writing into them changes the model.
+  virtual std::vector<std::pair<std::string, at::Tensor>> parameters() = 0;
+  // Forward on this rank's micro-batch; a scalar that requires grad: the mean loss over the
+  // micro-batch.
+  virtual at::Tensor Loss(uint64_t step, int64_t micro) = 0;
+  // Over the whole validation split.
+  virtual StatusOr<EvalResult> Evaluate() = 0;
+  virtual int64_t samples_per_batch() const = 0;
+  virtual int64_t tokens_per_batch() const = 0;  // = samples where there are no tokens
+  // Loads / saves weights as safetensors under the model's public names.
+  virtual Status LoadWeights(const std::string& path) = 0;
+  virtual Status SaveWeights(const std::string& path) const = 0;
+};
+
+struct TaskOptions {
+  const Config* config = nullptr;  // [data] and [model] are read by the task that knows their keys
+  uint64_t seed = 1;
+  int rank = 0;
+  int world_size = 1;
+  int64_t batch_size = 8;          // per rank and micro-batch
+  std::string precision = "fp32";  // fp32 | bf16 (autocast: parameters and gradients stay fp32)
+  bool for_eval = false;           // only the validation split is opened
+};
+
+// A kind of task: opens the data and builds the model.
+class TaskKind {
+ public:
+  virtual ~TaskKind() = default;
+  virtual StatusOr<std::unique_ptr<Task>> Create(const TaskOptions& options) const = 0;
+};
+
+}  // namespace tw

@@ -1,0 +1,26 @@
+// sync: every rank's gradient is exchanged every step, the mean feeds the same update everywhere.
+//   g_i = grad f_i(x);  ghat = exchange(g_1..g_n);  x <- optimizer(x, ghat)
+
+#include "core/api/strategy.h"
+
+namespace tw {
+namespace {
+
+class Sync : public Strategy {
+ public:
+  StatusOr<StepResult> Step(StepMachine& machine) const override {
+    StepResult result;
+    TW_ASSIGN_OR_RETURN(result.loss, machine.ComputeGradients());
+    TW_ASSIGN_OR_RETURN(const bool finite, machine.FinishExchange());
+    result.skipped = !finite;
+    if (finite) TW_RETURN_IF_ERROR(machine.ApplyUpdate());
+    return result;
+  }
+};
+
+StatusOr<std::unique_ptr<Strategy>> Create(const NoConfig&) { return std::make_unique<Sync>(); }
+
+TW_REGISTER(Strategy, sync, 0, NoConfig, Create, "exchange gradients every step");
+
+}  // namespace
+}  // namespace tw
