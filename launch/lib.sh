@@ -35,10 +35,13 @@ tw_logged() {
   local what=$1 log=$2 rc=0 pid ticks=0
   shift 2
   tw_say "$what"
+  # A process group of its own, so that an interrupt also ends what the command started.
+  set -m
   "$@" >>"$log" 2>&1 </dev/null &
   pid=$!
+  set +m
   # shellcheck disable=SC2064  # the pid of now is meant
-  trap "kill $pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
+  trap "kill -- -$pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     ticks=$((ticks + 1))
@@ -52,6 +55,10 @@ tw_logged() {
 # The last line of a log that looks like an error, for a one-line message.
 tw_last_error() {
   local line
+  if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeoutError|Temporary failure (in name )?resol' "$1"; then
+    echo "the server cannot be reached"
+    return
+  fi
   line=$(grep -E '^(E:|ERROR|error:|Error)' "$1" | tail -1)
   [[ -n $line ]] || line=$(tail -1 "$1")
   printf '%s' "${line:0:240}"
