@@ -150,7 +150,8 @@ class FieldList {
 template <class C>
 StatusOr<C> ParseFields(const ConfigSection& section) {
   C config;
-  for (const auto& field : C::Fields().fields()) {
+  const FieldList<C> list = C::Fields();
+  for (const auto& field : list.fields()) {
     auto it = section.values.find(field.info.key);
     if (it == section.values.end()) continue;
     it->second.used = true;
@@ -164,7 +165,8 @@ StatusOr<C> ParseFields(const ConfigSection& section) {
 template <class C>
 std::vector<std::pair<std::string, FieldValue>> DumpFields(const C& config) {
   std::vector<std::pair<std::string, FieldValue>> out;
-  for (const auto& field : C::Fields().fields())
+  const FieldList<C> list = C::Fields();
+  for (const auto& field : list.fields())
     out.emplace_back(field.info.key, field.get(config));
   return out;
 }
