@@ -1,0 +1,138 @@
+#include "core/data/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+namespace tw {
+namespace {
+
+bool EndsWith(const std::string& text, const std::string& tail) {
+  return text.size() >= tail.size() &&
+         text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
+}
+
+Status SystemError(const std::string& path, const char* what) {
+  return DataError(path + ": " + what + ": " + std::strerror(errno));
+}
+
+// Closes the descriptor on every way out.
+struct Descriptor {
+  int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+}  // namespace
+
+bool FileExists(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool IsFolder(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+StatusOr<std::string> Gunzip(const std::string& packed, const std::string& name) {
+  z_stream z{};
+  constexpr int kGzipOnly = 15 + 16;
+  if (inflateInit2(&z, kGzipOnly) != Z_OK) return BugError("zlib refused to start");
+  std::string out;
+  std::vector<unsigned char> chunk(1 << 18);
+  size_t fed = 0;
+  int code = Z_OK;
+  for (;;) {
+    if (z.avail_in == 0 && fed < packed.size()) {
+      const size_t n = std::min<size_t>(packed.size() - fed, size_t{1} << 30);
+      z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data() + fed));
+      z.avail_in = static_cast<uInt>(n);
+      fed += n;
+    }
+    z.next_out = chunk.data();
+    z.avail_out = static_cast<uInt>(chunk.size());
+    code = inflate(&z, Z_NO_FLUSH);
+    out.append(reinterpret_cast<char*>(chunk.data()), chunk.size() - z.avail_out);
+    const bool input_left = z.avail_in > 0 || fed < packed.size();
+    if (code == Z_STREAM_END) {
+      if (!input_left) break;
+      inflateReset(&z);  // the next member of a concatenated file
+    } else if (code != Z_OK || (!input_left && z.avail_out > 0)) {
+      break;
+    }
+  }
+  const std::string why = z.msg != nullptr ? z.msg : "";
+  inflateEnd(&z);
+  if (code == Z_STREAM_END) return out;
+  if (code == Z_OK || code == Z_BUF_ERROR) {
+    return DataError(name + ": gzip data ends too early, after " + std::to_string(out.size()) +
+                     " unpacked bytes: the file is cut off");
+  }
+  return DataError(name + ": damaged gzip data" + (why.empty() ? "" : " (" + why + ")"));
+}
+
+StatusOr<std::string> ReadDataFile(const std::string& path) {
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return SystemError(path, "cannot open");
+  struct stat info;
+  if (::fstat(file.fd, &info) != 0) return SystemError(path, "cannot read");
+  if (S_ISDIR(info.st_mode)) return DataError(path + ": is a folder, a file is needed here");
+  std::string bytes;
+  bytes.reserve(static_cast<size_t>(info.st_size));
+  std::vector<char> chunk(1 << 18);
+  for (;;) {
+    const ssize_t n = ::read(file.fd, chunk.data(), chunk.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return SystemError(path, "cannot read");
+    if (n == 0) break;
+    bytes.append(chunk.data(), static_cast<size_t>(n));
+  }
+  if (bytes.empty()) return DataError(path + ": the file is empty");
+  const bool packed = bytes.size() >= 2 && bytes[0] == '\x1f' && bytes[1] == '\x8b';
+  if (!packed) {
+    if (EndsWith(path, ".gz")) return DataError(path + ": named .gz but holds no gzip data");
+    return bytes;
+  }
+  TW_ASSIGN_OR_RETURN(std::string out, Gunzip(bytes, path));
+  if (out.empty()) return DataError(path + ": the file is empty once unpacked");
+  return out;
+}
+
+Status WriteDataFile(const std::string& path, const std::string& bytes) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return DataError(folder.string() + ": cannot make the folder: " + error.message());
+  }
+  std::string temporary = path + ".XXXXXX";
+  Descriptor file{::mkstemp(temporary.data())};
+  if (file.fd < 0) return SystemError(path, "cannot write");
+  const auto fail = [&](const char* what) {
+    const Status status = SystemError(path, what);
+    ::unlink(temporary.c_str());
+    return status;
+  };
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::write(file.fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail("cannot write");
+    done += static_cast<size_t>(n);
+  }
+  ::fchmod(file.fd, 0644);  // mkstemp's 0600 would hide a shared cache from other users
+  if (::fsync(file.fd) != 0) return fail("cannot write");
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return fail("cannot rename to");
+  return OkStatus();
+}
+
+}  // namespace tw
