@@ -1,0 +1,78 @@
+#pragma once
+// Layers with PyTorch's parameter names, shapes and arithmetic, but no initialisation of their own:
+// weights start unset and the model fills them through core/nn/init.h (torch::nn's layers draw from
+// the global generator). Not thread safe, like every torch::nn::Module.
+
+#include <torch/torch.h>
+
+namespace tw {
+
+// y = x weight^T + bias
+class Linear : public torch::nn::Module {
+ public:
+  Linear(int64_t in, int64_t out, bool with_bias = true);
+  at::Tensor Forward(const at::Tensor& x) const;  // [..., in] -> [..., out]
+
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out] or undefined
+};
+
+class Embedding : public torch::nn::Module {
+ public:
+  Embedding(int64_t num, int64_t width);
+  at::Tensor Forward(const at::Tensor& ids) const;  // int64 [...] -> [..., width]
+
+  at::Tensor weight;  // [num, width]
+};
+
+// Mean and variance over the last dimension. Starts as weight 1, bias 0.
+class LayerNorm : public torch::nn::Module {
+ public:
+  explicit LayerNorm(int64_t width, double eps = 1e-5);
+  at::Tensor Forward(const at::Tensor& x) const;  // [..., width]
+
+  at::Tensor weight, bias;  // [width]
+
+ private:
+  double eps_;
+};
+
+// x / sqrt(mean(x^2) + eps) * weight, the quotient in fp32 as Hugging Face's LlamaRMSNorm has it.
+// Starts as weight 1.
+class RmsNorm : public torch::nn::Module {
+ public:
+  RmsNorm(int64_t width, double eps);
+  at::Tensor Forward(const at::Tensor& x) const;  // [..., width]
+
+  at::Tensor weight;  // [width]
+
+ private:
+  double eps_;
+};
+
+class Conv2d : public torch::nn::Module {
+ public:
+  Conv2d(int64_t in, int64_t out, int64_t kernel, int64_t stride, bool with_bias);
+  at::Tensor Forward(
+      const at::Tensor& x) const;  // [B, in, H, W] -> [B, out, H / stride, W / stride], odd kernels
+
+  at::Tensor weight;  // [out, in, kernel, kernel]
+  at::Tensor bias;    // [out] or undefined
+
+ private:
+  int64_t stride_;
+};
+
+// Starts as weight 1, bias 0.
+class GroupNorm : public torch::nn::Module {
+ public:
+  GroupNorm(int64_t groups, int64_t channels);
+  at::Tensor Forward(const at::Tensor& x) const;  // [B, channels, H, W]
+
+  at::Tensor weight, bias;  // [channels]
+
+ private:
+  int64_t groups_;
+};
+
+}  // namespace tw

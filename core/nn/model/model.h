@@ -1,0 +1,101 @@
+#pragma once
+// What every model of ours is: a torch::nn::Module whose parameter names are those a PyTorch
+// state_dict would have, made by a registered factory.
+//
+//   TW_ASSIGN_OR_RETURN(auto factory, Registry<ModelFactory>::Get().Make(section, "gpt"));
+//   TW_ASSIGN_OR_RETURN(std::shared_ptr<Model> model, factory->Create({.kind = InputKind::kTokens,
+//   ...}, seed));
+//
+// A model is not thread safe; two models share nothing.
+
+#include <torch/torch.h>
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/base/registry.h"
+
+namespace tw {
+
+class Model : public torch::nn::Module {
+ public:
+  // Scores: token ids int64 [B, T] -> [B, T, vocab]; images [B, C, H, W] or rows [B, F] -> [B,
+  // classes].
+  virtual at::Tensor Forward(const at::Tensor& input) = 0;
+
+  // Names another program may store for a tensor this model registers once, e.g. head.weight ->
+  // tok.weight.
+  virtual std::map<std::string, std::string> TiedNames() const { return {}; }
+};
+
+// Separates the trunk from the head, so that a loss can be taken over pieces of the sequence.
+class LanguageModel : public Model {
+ public:
+  // Token ids int64 [B, T] -> what the head multiplies, [B, T, width]. T at most the context the
+  // model was built for.
+  virtual at::Tensor Hidden(const at::Tensor& ids) = 0;
+  virtual const at::Tensor& HeadWeight() const = 0;  // [vocab, width], no bias
+
+  at::Tensor Forward(const at::Tensor& ids) override {
+    return at::linear(Hidden(ids), HeadWeight());
+  }
+};
+
+enum class InputKind { kTokens, kImage, kRows };
+
+// What the data set says about the model; only the fields of its kind are read.
+struct ModelInput {
+  InputKind kind = InputKind::kTokens;
+  int64_t vocab = 256, context = 128;             // kTokens
+  int64_t channels = 1, height = 28, width = 28;  // kImage
+  int64_t features = 0;                           // kRows
+  int64_t classes = 10;                           // kImage, kRows
+
+  // Numbers in one sample of kImage and kRows.
+  int64_t numel() const { return kind == InputKind::kImage ? channels * height * width : features; }
+};
+
+// A registered kind of model with its keys filled in. Immutable.
+class ModelFactory {
+ public:
+  virtual ~ModelFactory() = default;
+  // True when models of this kind can work on such data.
+  virtual bool Takes(InputKind kind) const = 0;
+  // Weights are a pure function of the configuration and `seed`. ConfigError for sizes that do not
+  // fit together. REQUIRES: Takes(input.kind).
+  virtual StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed) const = 0;
+};
+
+// Registers under `name` the factory that keeps a Config and calls create(config, input, seed).
+template <class Config>
+class ModelFactoryOf : public ModelFactory {
+ public:
+  using CreateFn = StatusOr<std::shared_ptr<Model>> (*)(const Config&, const ModelInput&,
+                                                        uint64_t seed);
+  using TakesFn = bool (*)(InputKind);
+
+  ModelFactoryOf(const Config& config, TakesFn takes, CreateFn create)
+      : config_(config), takes_(takes), create_(create) {}
+  bool Takes(InputKind kind) const override { return takes_(kind); }
+  StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed) const override {
+    return create_(config_, input, seed);
+  }
+
+ private:
+  Config config_;
+  TakesFn takes_;
+  CreateFn create_;
+};
+
+}  // namespace tw
+
+// TW_REGISTER_MODEL(gpt, GptConfig, TakesTokens, CreateGpt, "summary");
+#define TW_REGISTER_MODEL(name, Config, takes, create, summary)                         \
+  TW_REGISTER(                                                                          \
+      ModelFactory, name, 0, Config,                                                    \
+      [](const Config& config) -> ::tw::StatusOr<std::unique_ptr<::tw::ModelFactory>> { \
+        return std::unique_ptr<::tw::ModelFactory>(                                     \
+            std::make_unique<::tw::ModelFactoryOf<Config>>(config, takes, create));     \
+      },                                                                                \
+      summary)
