@@ -1,0 +1,48 @@
+#pragma once
+// What the console sink shows, apart from where it goes: tests hand in text, clock and width.
+
+#include <deque>
+#include <functional>
+#include <string>
+
+#include "core/api/metrics.h"
+
+namespace tw {
+
+struct ConsoleTerminal {
+  bool interactive = false;  // a progress bar redrawn in place; else plain lines
+  int columns = 80;
+  std::function<void(const std::string&)> print;
+  std::function<double()> now_ms;
+};
+
+// "512 B", "3.4 kB", "12.0 MB": powers of 1000, as network rates are.
+std::string HumanBytes(double bytes);
+// "0:07", "12:34", "3:02:01", "2d 03:00".
+std::string HumanDuration(double seconds);
+
+// Not thread safe.
+class ConsoleView : public MetricSink {
+ public:
+  ConsoleView(const RunInfo& info, ConsoleTerminal terminal);
+  ~ConsoleView() override;
+  Status Write(const StepRecord& record) override;
+  // Ends an open bar with a line break, so that a log line may follow.
+  Status Flush() override;
+
+ private:
+  std::string Numbers(const StepRecord& record) const;
+  void DrawBar(const StepRecord& record);
+
+  RunInfo info_;
+  ConsoleTerminal terminal_;
+  int64_t line_every_;
+  int64_t written_ = 0;
+  int64_t skipped_ = 0;
+  double first_ms_ = 0;       // when the first record came
+  double last_drawn_ms_ = 0;  // when the bar was drawn last
+  bool bar_open_ = false;
+  std::deque<StepRecord> recent_;  // what loss and times are averaged over
+};
+
+}  // namespace tw
