@@ -166,8 +166,7 @@ template <class C>
 std::vector<std::pair<std::string, FieldValue>> DumpFields(const C& config) {
   std::vector<std::pair<std::string, FieldValue>> out;
   const FieldList<C> list = C::Fields();
-  for (const auto& field : list.fields())
-    out.emplace_back(field.info.key, field.get(config));
+  for (const auto& field : list.fields()) out.emplace_back(field.info.key, field.get(config));
   return out;
 }
 

@@ -45,6 +45,8 @@ enum WorkspaceSlot : int {
   kScratchCodec3 = 3,
   kScratchMessage = 10,  // fp32 copy of a message of another dtype
   kScratchMean = 11,     // fp32 mean of a gradient of another dtype
+  kScratchSend0 = 12,    // bodies of even rounds
+  kScratchSend1 = 13,    // bodies of odd rounds
   kScratchExchange0 = 20,
   kScratchExchange1 = 21,
   kScratchExchange2 = 22,

@@ -1,0 +1,201 @@
+// One bucket, read top to bottom: choose a route per parameter, compose messages, group what
+// travels together, and for each group and round encode -> (absorb) -> exchange, then resolve the
+// means in the gradients' own memory. Before: gradient_reducer.cc. Next: compressors/*.cc,
+// comm/*.cc behind their interfaces. Nothing here knows a codec, a feedback or a transport by name.
+// After the first step nothing here allocates tensor memory.
+#include "core/engine/bucket_pipeline.h"
+
+#include "core/api/convert.h"
+#include "core/base/clock.h"
+
+namespace tw {
+
+struct BucketPipeline::Item {
+  int parameter = 0;
+  const ParameterPlan* plan = nullptr;
+  const Route* route = nullptr;
+  bool through_policy =
+      false;  // false: the gradient itself is the message and the mean the estimate
+  TensorView grad;
+  TensorView mean;  // grad, or an fp32 stand-in where the gradient's type is too narrow to add in
+  Message message;
+  CodecContext codec;
+  FeedbackContext feedback;
+};
+
+struct BucketPipeline::Group {
+  const Exchange* exchange = nullptr;
+  int rounds = 1;
+  DType element = DType::kF32;
+  std::vector<int> items;
+};
+
+BucketPipeline::BucketPipeline(const Plan* plan, Communicator* comm, const PipelineOptions& options)
+    : plan_(plan), comm_(comm), options_(options) {
+  for (const ParameterPlan& p : plan->parameters()) {
+    codec_state_.emplace_back(options.state, "codec/" + p.spec.name + "/");
+    feedback_state_.emplace_back(options.state, "feedback/" + p.spec.name + "/");
+    engine_state_.emplace_back(options.state, "engine/" + p.spec.name + "/");
+  }
+}
+
+BucketPipeline::~BucketPipeline() = default;
+
+PipelineTimes BucketPipeline::TakeTimes() { return std::exchange(times_, {}); }
+
+// Dense until start_step; the ef21 family sends its first message dense through the policy, so that
+// h_0 = g(x_0). Whether that has happened is state, not step number: a skipped or resumed step does
+// not lose it.
+const Route& BucketPipeline::ChooseRoute(int parameter, uint64_t step, bool* through_policy) {
+  const ParameterPlan& p = plan_->parameters()[static_cast<size_t>(parameter)];
+  *through_policy = p.compressed && step >= static_cast<uint64_t>(p.start_step);
+  if (!*through_policy) return plan_->dense();
+  if (p.route.policy->traits().dense_first) {
+    const TensorView done = engine_state_[static_cast<size_t>(parameter)].Slot(
+        "dense_done", {1}, DType::kU8, Reshard::kReplicated);
+    auto* flag = static_cast<uint8_t*>(done.data);
+    if (*flag == 0) {
+      *flag = 1;
+      return plan_->dense();
+    }
+  }
+  return p.route;
+}
+
+void BucketPipeline::Compose(Item& item, uint64_t step) {
+  const size_t i = static_cast<size_t>(item.parameter);
+  item.route = &ChooseRoute(item.parameter, step, &item.through_policy);
+  item.codec = {};
+  item.codec.spec = &item.plan->spec;
+  item.codec.seed = options_.seed;
+  item.codec.step = step;
+  item.codec.rank = comm_->rank();
+  item.codec.world_size = comm_->size();
+  item.codec.state = &codec_state_[i];
+  item.codec.scratch = &scratch_;
+  item.feedback = {&item.plan->spec, item.plan->route.codec, &feedback_state_[i], step};
+  item.message = item.through_policy ? item.plan->route.policy->Compose(item.grad, item.feedback)
+                                     : Message{item.grad, {}, 1.0f};
+}
+
+Status BucketPipeline::Run(int bucket, uint64_t step, std::span<const int> parameters,
+                           std::span<const TensorView> grads) {
+  items_.resize(parameters.size());
+  size_t num_groups = 0;
+  {
+    ScopedTimer timer(&times_.encode_ms);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      Item& item = items_[i];
+      item.parameter = parameters[i];
+      item.plan = &plan_->parameters()[static_cast<size_t>(parameters[i])];
+      item.grad = grads[i];
+      Compose(item, step);
+
+      const CompressorTraits& traits = item.route->codec->traits();
+      const DType element = traits.lossless ? item.plan->spec.dtype : traits.sum_dtype;
+      size_t g = 0;
+      while (g < num_groups &&
+             !(groups_[g].exchange == item.route->exchange && groups_[g].rounds == traits.rounds &&
+               groups_[g].element == element)) {
+        ++g;
+      }
+      if (g == num_groups) {
+        if (groups_.size() == num_groups) groups_.emplace_back();
+        groups_[g].exchange = item.route->exchange;
+        groups_[g].rounds = traits.rounds;
+        groups_[g].element = element;
+        groups_[g].items.clear();
+        ++num_groups;
+      }
+      groups_[g].items.push_back(static_cast<int>(i));
+    }
+  }
+  for (size_t g = 0; g < num_groups; ++g) {
+    TW_RETURN_IF_ERROR(RunGroup(groups_[g], {step, bucket, "exchange"}));
+  }
+  return OkStatus();
+}
+
+// Encodes one round of a group into scratch, headers' room included; on the last round the feedback
+// takes its share while the own bodies are still there (a sum overwrites them).
+Status BucketPipeline::EncodeRound(const Group& group, int round, MutableByteSpan* send) {
+  ScopedTimer timer(&times_.encode_ms);
+  const int64_t header = group.exchange->header_bytes();
+  int64_t capacity = 0;
+  for (int i : group.items) {
+    const Item& item = items_[static_cast<size_t>(i)];
+    capacity += header + item.route->codec->MaxEncodedBytes(item.plan->spec, round);
+  }
+  // The sums of round r-1 are read while round r is written: odd and even rounds have their own
+  // buffer.
+  uint8_t* base =
+      scratch_.Get<uint8_t>(kScratchSend0 + round % 2, static_cast<size_t>(capacity)).data();
+  int64_t at = 0;
+  const bool last = round + 1 == group.rounds;
+  for (size_t s = 0; s < group.items.size(); ++s) {
+    Item& item = items_[static_cast<size_t>(group.items[s])];
+    Segment& segment = segments_[s];
+    const Compressor& codec = *item.route->codec;
+    at += header;
+    const MutableByteSpan room(base + at, static_cast<size_t>(capacity - at));
+    const ByteSpan reduced = round == 0 ? ByteSpan() : ByteSpan(segment.body);
+    TW_ASSIGN_OR_RETURN(const int64_t size,
+                        codec.EncodeAny(round, reduced, item.message, item.codec, room));
+    segment.body = room.first(static_cast<size_t>(size));
+    at += size;
+    times_.payload_bytes += size;
+    if (!last) continue;
+    if (item.through_policy) {
+      const auto own = [&](float scale, TensorView out) {
+        return codec.DecodeAddAny(segment.body, scale, item.codec, out);
+      };
+      TW_RETURN_IF_ERROR(item.plan->route.policy->Absorb(own, item.message.buffer, item.feedback));
+    }
+  }
+  *send = {base, static_cast<size_t>(at)};
+  return OkStatus();
+}
+
+Status BucketPipeline::RunGroup(const Group& group, const OpTag& tag) {
+  segments_.resize(group.items.size());
+  int64_t narrow = 0;
+  for (size_t s = 0; s < group.items.size(); ++s) {
+    Item& item = items_[static_cast<size_t>(group.items[s])];
+    segments_[s] = {item.route->codec, item.codec, item.route->wire_id, {}, {}};
+    const bool direct = item.route->codec->traits().lossless || item.grad.dtype == DType::kF32 ||
+                        item.grad.dtype == DType::kF64;
+    item.mean = direct ? item.grad : TensorView{nullptr, DType::kF32, item.grad.numel};
+    if (!direct) narrow += item.grad.numel;
+  }
+  for (int round = 0; round < group.rounds; ++round) {
+    MutableByteSpan send;
+    TW_RETURN_IF_ERROR(EncodeRound(group, round, &send));
+    const bool last = round + 1 == group.rounds;
+    if (last) {  // every gradient has been read: its memory takes the mean
+      float* stand_in = scratch_.Get<float>(kScratchMean, static_cast<size_t>(narrow)).data();
+      for (size_t s = 0; s < group.items.size(); ++s) {
+        Item& item = items_[static_cast<size_t>(group.items[s])];
+        if (!item.mean.data && item.mean.numel > 0) {
+          item.mean.data = stand_in;
+          stand_in += item.mean.numel;
+        }
+        FillZero(item.mean);
+        segments_[s].mean = item.mean;
+      }
+    }
+    ExchangeTimes times;
+    TW_RETURN_IF_ERROR(
+        group.exchange->Run(segments_, send, round, last, tag, *comm_, scratch_, &times));
+    times_.exchange_ms += times.exchange_ms;
+    times_.decode_ms += times.decode_ms;
+  }
+  ScopedTimer timer(&times_.decode_ms);
+  for (int i : group.items) {
+    Item& item = items_[static_cast<size_t>(i)];
+    if (item.through_policy) item.plan->route.policy->Resolve(item.mean, item.feedback);
+    if (item.mean.data != item.grad.data) ConvertFromFp32(item.mean.f32(), item.grad);
+  }
+  return OkStatus();
+}
+
+}  // namespace tw

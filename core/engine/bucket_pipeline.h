@@ -1,0 +1,59 @@
+#pragma once
+// BucketPipeline: one bucket of gradients through the wire. HOT PATH, file 3 of 3:
+//   trainer.cc           the loop; calls
+//   gradient_reducer.cc  hooks, buckets, order gate, lane thread; calls
+//   bucket_pipeline.cc   compose, encode, absorb, exchange, resolve
+// Runs on the lane thread only. In: gradients. Out: in the same memory, what the optimizer sees.
+
+#include <vector>
+
+#include "core/engine/plan.h"
+
+namespace tw {
+
+struct PipelineTimes {
+  double encode_ms = 0;
+  double exchange_ms = 0;
+  double decode_ms = 0;
+  int64_t payload_bytes = 0;
+};
+
+struct PipelineOptions {
+  uint64_t seed = 1;
+  StateBag* state = nullptr;
+};
+
+class BucketPipeline {
+ public:
+  // plan, comm and options.state outlive the pipeline.
+  BucketPipeline(const Plan* plan, Communicator* comm, const PipelineOptions& options);
+
+  ~BucketPipeline();
+
+  // parameters: indices into the plan; grads[i] belongs to parameters[i], same dtype as its spec.
+  Status Run(int bucket, uint64_t step, std::span<const int> parameters,
+             std::span<const TensorView> grads);
+  // Since the last call.
+  PipelineTimes TakeTimes();
+
+ private:
+  struct Item;   // one parameter on its way
+  struct Group;  // items that share an exchange, a number of rounds and an element type
+
+  const Route& ChooseRoute(int parameter, uint64_t step, bool* through_policy);
+  void Compose(Item& item, uint64_t step);
+  Status EncodeRound(const Group& group, int round, MutableByteSpan* send);
+  Status RunGroup(const Group& group, const OpTag& tag);
+
+  const Plan* plan_;
+  Communicator* comm_;
+  PipelineOptions options_;
+  std::vector<StateScope> codec_state_, feedback_state_, engine_state_;
+  Workspace scratch_;
+  std::vector<Item> items_;
+  std::vector<Group> groups_;
+  std::vector<Segment> segments_;
+  PipelineTimes times_;
+};
+
+}  // namespace tw

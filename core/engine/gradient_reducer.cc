@@ -1,0 +1,237 @@
+// Buckets hold parameters in reverse registration order, the order in which backward finishes them.
+// A hook only counts; a bucket whose gradients are all there is posted to the lane, but never
+// before its predecessor, so that every rank issues the same sequence of exchanges. Before:
+// trainer.cc. Next: bucket_pipeline.cc. Non-finite gradients: with overlap other buckets are
+// already on their way when the bad one shows up, so the state bag keeps a journal and everything
+// is rolled back bit for bit; without overlap ranks agree first and no journal is needed.
+#include "core/engine/gradient_reducer.h"
+
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/torch.h>
+
+#include "core/api/convert.h"
+#include "core/base/clock.h"
+
+namespace tw {
+namespace {
+
+DType ToDType(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat:
+      return DType::kF32;
+    case at::kDouble:
+      return DType::kF64;
+    case at::kHalf:
+      return DType::kF16;
+    case at::kBFloat16:
+      return DType::kBF16;
+    default:
+      TW_CHECK(false && "parameters are fp32, fp64, fp16 or bf16");
+      return DType::kF32;
+  }
+}
+
+}  // namespace
+
+TensorView ViewOf(const at::Tensor& tensor) {
+  TW_CHECK(tensor.is_contiguous() && tensor.device().is_cpu());
+  return {tensor.data_ptr(), ToDType(tensor.scalar_type()), tensor.numel()};
+}
+
+std::vector<TensorSpec> SpecsOf(const GradientReducer::NamedTensors& parameters) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, tensor] : parameters) {
+    specs.push_back({static_cast<uint32_t>(specs.size()), name, tensor.sizes().vec(),
+                     ToDType(tensor.scalar_type())});
+  }
+  return specs;
+}
+
+// LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that
+// called backward.
+class GradientReducer::Hook : public torch::autograd::PostAccumulateGradHook {
+ public:
+  Hook(GradientReducer* reducer, int parameter) : reducer_(reducer), parameter_(parameter) {}
+  void operator()(const at::Tensor&) override { reducer_->OnGradient(parameter_); }
+
+ private:
+  GradientReducer* reducer_;
+  int parameter_;
+};
+
+GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* plan,
+                                 Communicator* comm, Lane* lane, StateBag* state,
+                                 const ReducerOptions& options)
+    : plan_(plan),
+      comm_(comm),
+      lane_(lane),
+      state_(state),
+      options_(options),
+      parameters_(parameters),
+      grads_(parameters.size()),
+      bucket_of_(parameters.size()),
+      seen_(parameters.size()),
+      named_unused_(parameters.size()),
+      pipeline_(plan, comm, {options.seed, state}) {
+  TW_CHECK_EQ(parameters.size(), plan->parameters().size());
+  constexpr int64_t kAlign = 64;
+  const auto padded = [](const at::Tensor& t) {
+    return (static_cast<int64_t>(t.nbytes()) + kAlign - 1) / kAlign * kAlign;
+  };
+  int64_t filled = 0;
+  for (int i = static_cast<int>(parameters.size()) - 1; i >= 0; --i) {
+    const int64_t bytes = padded(parameters[static_cast<size_t>(i)].second);
+    if (buckets_.empty() || (filled > 0 && filled + bytes > options.bucket_cap_bytes)) {
+      buckets_.emplace_back();
+      filled = 0;
+    }
+    buckets_.back().parameters.push_back(i);
+    filled += bytes;
+  }
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    Bucket& bucket = buckets_[b];
+    int64_t bytes = 0;
+    for (int i : bucket.parameters) bytes += padded(parameters[static_cast<size_t>(i)].second);
+    bucket.storage = at::zeros({bytes}, at::kByte);
+    int64_t at = 0;
+    for (int i : bucket.parameters) {
+      const at::Tensor& parameter = parameters[static_cast<size_t>(i)].second;
+      at::Tensor grad = bucket.storage.narrow(0, at, static_cast<int64_t>(parameter.nbytes()))
+                            .view(parameter.scalar_type())
+                            .view(parameter.sizes());
+      at += padded(parameter);
+      grads_[static_cast<size_t>(i)] = grad;
+      bucket_of_[static_cast<size_t>(i)] = static_cast<int>(b);
+      bucket.grads.push_back(ViewOf(grad));
+      at::Tensor handle = parameter;
+      handle.mutable_grad() = grad;
+      torch::autograd::impl::set_post_acc_grad_hooks(handle, std::make_unique<Hook>(this, i));
+    }
+  }
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    views_.push_back(
+        {&plan->parameters()[i].spec, ViewOf(parameters[i].second), ViewOf(grads_[i])});
+  }
+}
+
+GradientReducer::~GradientReducer() {
+  (void)lane_->Wait();
+  for (auto& [name, parameter] : parameters_) {
+    torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+  }
+}
+
+void GradientReducer::ZeroGradients() {
+  for (Bucket& bucket : buckets_) {
+    FillZero({bucket.storage.data_ptr(), DType::kU8, bucket.storage.numel()});
+  }
+}
+
+void GradientReducer::Arm(uint64_t step) {
+  step_ = step;
+  armed_ = true;
+  next_bucket_ = 0;
+  local_finite_ = true;
+  wire_start_ = comm_->bytes_sent();
+  std::fill(seen_.begin(), seen_.end(), uint8_t{0});
+  for (Bucket& bucket : buckets_) bucket.waiting = static_cast<int>(bucket.parameters.size());
+  if (options_.overlap) state_->BeginJournal();
+}
+
+void GradientReducer::OnGradient(int parameter) {
+  const size_t i = static_cast<size_t>(parameter);
+  at::Tensor& tensor = parameters_[i].second;
+  if (tensor.grad().data_ptr() != grads_[i].data_ptr()) {  // somebody replaced .grad: take it over
+    torch::NoGradGuard no_grad;
+    grads_[i].copy_(tensor.grad());
+    tensor.mutable_grad() = grads_[i];
+  }
+  if (!armed_ || seen_[i]) return;
+  seen_[i] = 1;
+  if (--buckets_[static_cast<size_t>(bucket_of_[i])].waiting == 0 && options_.overlap)
+    LaunchReady();
+}
+
+void GradientReducer::LaunchReady() {
+  while (next_bucket_ < num_buckets() && buckets_[static_cast<size_t>(next_bucket_)].waiting == 0) {
+    const int bucket = next_bucket_++;
+    if (!Identity()) lane_->Post([this, bucket] { return RunBucket(bucket); });
+  }
+}
+
+// One rank, everything dense: the mean is the gradient.
+bool GradientReducer::Identity() const {
+  if (comm_->size() > 1) return false;
+  for (const ParameterPlan& p : plan_->parameters()) {
+    if (p.compressed) return false;
+  }
+  return plan_->dense().codec->traits().lossless;
+}
+
+Status GradientReducer::RunBucket(int b) {
+  Bucket& bucket = buckets_[static_cast<size_t>(b)];
+  if (options_.overlap) {
+    bool finite = true;
+    for (const TensorView& grad : bucket.grads) finite = finite && AllFinite(grad);
+    if (!finite) {  // zeros keep the protocol going; the whole step is rolled back in Finish
+      local_finite_ = false;
+      for (const TensorView& grad : bucket.grads) FillZero(grad);
+    }
+  }
+  return pipeline_.Run(b, step_, bucket.parameters, bucket.grads);
+}
+
+StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
+  TW_CHECK(armed_);
+  armed_ = false;
+  const double start = NowMs();
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    if (seen_[i]) continue;
+    if (!named_unused_[i]) newly_unused_.push_back(parameters_[i].first);
+    named_unused_[i] = 1;
+    buckets_[static_cast<size_t>(bucket_of_[i])].waiting = 0;
+  }
+  for (Bucket& bucket : buckets_) bucket.waiting = 0;
+
+  std::vector<double> control(sums.begin(), sums.end());
+  control.push_back(0);  // ranks with a non-finite gradient
+  const auto agree = [&]() -> Status {
+    control.back() = local_finite_ ? 0 : 1;
+    if (comm_->size() == 1) return OkStatus();
+    return comm_->AllReduceSum(control, {step_, -1, "agreement on finite gradients"});
+  };
+  const auto check_all = [&]() -> Status {
+    for (const ParameterView& view : views_) local_finite_ = local_finite_ && AllFinite(view.grad);
+    return OkStatus();
+  };
+  if (options_.overlap) {
+    LaunchReady();
+    if (Identity()) TW_RETURN_IF_ERROR(check_all());
+    lane_->Post(agree);
+  } else {
+    lane_->Post([&]() -> Status {
+      TW_RETURN_IF_ERROR(check_all());
+      TW_RETURN_IF_ERROR(agree());
+      if (control.back() > 0 || Identity()) return OkStatus();
+      for (int b = 0; b < num_buckets(); ++b) TW_RETURN_IF_ERROR(RunBucket(b));
+      return OkStatus();
+    });
+  }
+  TW_RETURN_IF_ERROR(lane_->Wait());
+
+  ReduceOutcome outcome;
+  outcome.finite = control.back() == 0;
+  if (options_.overlap) outcome.finite ? state_->CommitJournal() : state_->Rollback();
+  std::copy(control.begin(), control.end() - 1, sums.begin());
+  outcome.exposed_ms = NowMs() - start;
+  outcome.times = pipeline_.TakeTimes();
+  outcome.wire_bytes = comm_->bytes_sent() - wire_start_;
+  return outcome;
+}
+
+std::vector<std::string> GradientReducer::TakeNewlyUnused() {
+  return std::exchange(newly_unused_, {});
+}
+
+}  // namespace tw

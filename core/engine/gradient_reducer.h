@@ -1,0 +1,101 @@
+#pragma once
+// GradientReducer: turns every rank's gradients into what the optimizer sees, while backward is
+// still running. HOT PATH, file 2 of 3:
+//   trainer.cc           the loop; calls Arm before the last backward of a step and Finish after it
+//   gradient_reducer.cc  hooks only count; a full bucket waits its turn (same order on all ranks)
+//   and goes to the lane thread bucket_pipeline.cc   one bucket through the wire
+// Used from the main thread; the communicator is touched on the lane thread only.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/api/optimizer.h"
+#include "core/engine/bucket_pipeline.h"
+#include "core/engine/lane.h"
+
+namespace tw {
+
+struct ReducerOptions {
+  int64_t bucket_cap_bytes = 4 << 20;
+  bool overlap =
+      true;  // false: buckets start in Finish, after all ranks agreed that every gradient is finite
+  uint64_t seed = 1;
+};
+
+struct ReduceOutcome {
+  bool finite = true;     // on every rank; false: all state is as it was before Arm
+  double exposed_ms = 0;  // Finish waited this long
+  PipelineTimes times;
+  int64_t wire_bytes = 0;
+};
+
+class GradientReducer {
+ public:
+  using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+  // Points every parameter's .grad into a bucket and hooks it. All arguments but `options` outlive
+  // the reducer.
+  GradientReducer(const NamedTensors& parameters, const Plan* plan, Communicator* comm, Lane* lane,
+                  StateBag* state, const ReducerOptions& options);
+  ~GradientReducer();
+  GradientReducer(const GradientReducer&) = delete;
+  GradientReducer& operator=(const GradientReducer&) = delete;
+
+  // Before the first backward of a step.
+  void ZeroGradients();
+  // Before the last backward of a step: from here hooks count.
+  void Arm(uint64_t step);
+  // After it: parameters without a gradient count as zero. `sums` (a few control numbers of the
+  // caller, e.g. the loss) are added over ranks on the way.
+  StatusOr<ReduceOutcome> Finish(std::span<double> sums);
+
+  // In registration order; gradients hold the estimate after Finish.
+  std::span<const ParameterView> views() const { return views_; }
+  int num_buckets() const { return static_cast<int>(buckets_.size()); }
+  // Parameters that got no gradient in the last step and had not been named before.
+  std::vector<std::string> TakeNewlyUnused();
+
+ private:
+  struct Bucket {
+    std::vector<int> parameters;
+    std::vector<TensorView> grads;
+    at::Tensor storage;
+    int waiting = 0;
+  };
+  class Hook;
+
+  void OnGradient(int parameter);
+  void LaunchReady();
+  Status RunBucket(int bucket);
+  bool Identity() const;
+
+  const Plan* plan_;
+  Communicator* comm_;
+  Lane* lane_;
+  StateBag* state_;
+  ReducerOptions options_;
+  NamedTensors parameters_;
+  std::vector<ParameterView> views_;
+  std::vector<at::Tensor> grads_;
+  std::vector<Bucket> buckets_;
+  std::vector<int> bucket_of_;
+  std::vector<uint8_t> seen_, named_unused_;
+  std::vector<std::string> newly_unused_;
+  BucketPipeline pipeline_;
+  bool armed_ = false;
+  uint64_t step_ = 0;
+  int next_bucket_ = 0;       // the order gate
+  bool local_finite_ = true;  // written on the lane, read after Wait
+  int64_t wire_start_ = 0;
+};
+
+// The view of a contiguous CPU tensor's memory.
+TensorView ViewOf(const at::Tensor& tensor);
+// What ranks agree on about each parameter, ids in registration order.
+std::vector<TensorSpec> SpecsOf(const GradientReducer::NamedTensors& parameters);
+
+}  // namespace tw
