@@ -40,7 +40,7 @@ class Task {
 };
 
 struct TaskOptions {
-  const Config* config = nullptr;  // [data] and [model] are read by the task that knows their keys
+  ConfigSection model;  // [model]: handed to Registry<ModelFactory>
   uint64_t seed = 1;
   int rank = 0;
   int world_size = 1;
@@ -49,10 +49,15 @@ struct TaskOptions {
   bool for_eval = false;           // only the validation split is opened
 };
 
-// A kind of task: opens the data and builds the model.
+// A kind of task. Its registered config struct holds the keys of [data], so that
+// Registry<TaskKind>::Find("lm")->make(config.section("data")) is a kind with its data settings
+// bound.
 class TaskKind {
  public:
   virtual ~TaskKind() = default;
+  // The model used when [model] names none.
+  virtual const char* default_model() const = 0;
+  // Opens the data and builds the model.
   virtual StatusOr<std::unique_ptr<Task>> Create(const TaskOptions& options) const = 0;
 };
 
