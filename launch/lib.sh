@@ -30,7 +30,7 @@ tw_have() { command -v "$1" >/dev/null 2>&1; }
 # tw_help FILE: the comment block at the top of a tool is its --help.
 tw_help() { awk 'NR > 1 { if ($0 !~ /^#/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
-# tw_logged WHAT LOG COMMAND...: runs COMMAND with its output in LOG, and says every 15 s that it is still at it.
+# tw_logged WHAT LOG COMMAND...: runs COMMAND with its output in LOG, and shows the log's last line every 15 s.
 tw_logged() {
   local what=$1 log=$2 rc=0 pid ticks=0
   shift 2
@@ -45,7 +45,7 @@ tw_logged() {
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     ticks=$((ticks + 1))
-    if ((ticks % 75 == 0)); then tw_say "  ... still: $what"; fi
+    if ((ticks % 75 == 0)); then tw_say "  ... $(tail -1 "$log" | cut -c1-100)"; fi
   done
   wait "$pid" || rc=$?
   trap - INT TERM

@@ -22,7 +22,7 @@ for argument in "$@"; do
     do=die_once*)
       if [[ $rank == 1 && ! -e died ]]; then touch died; mkdir -p "$MAKE_CHECKPOINT"; kill -9 $$; fi
       if [[ $rank != 1 && ! -e died ]]; then sleep 30; fi ;;
-    do=sleep) sleep 30 ;;
+    do=sleep) echo $$ >>pids.txt; exec sleep 30 ;;
     do=bar) printf 'step 1\rstep 2\r' >&2; printf '[####] 2/2' >&2 ;;
   esac
 done
@@ -99,17 +99,22 @@ check RunNamesAMissingProgram 3 'no program at /nowhere/tightwire' env TIGHTWIRE
 check RunHelps 0 'launch/run -n 2 -- train' "$run" --help
 
 # An interrupt ends the ranks too.
+rm -f pids.txt
 "$run" -n 2 -q -- train do=sleep >out.txt 2>&1 &
 runner=$!
-for _ in {1..100}; do
-  grep -q arguments out.txt && break
+for _ in {1..200}; do
+  [[ -e pids.txt && $(wc -l <pids.txt) == 2 ]] && break
   sleep 0.1
 done
 kill -TERM "$runner"
 rc=0
 wait "$runner" || rc=$?
-if ((rc != 143)) || pgrep -f "$scratch/fake train do=sleep" >/dev/null; then
-  echo "FAILED RunEndsItsRanksWhenStopped: exit code $rc (wanted 143), left: $(pgrep -fa "$scratch/fake")"
+left=""
+while read -r rank_pid; do
+  if kill -0 "$rank_pid" 2>/dev/null; then left+=" $rank_pid"; fi
+done <pids.txt
+if ((rc != 143)) || [[ -n $left ]]; then
+  echo "FAILED RunEndsItsRanksWhenStopped: exit code $rc (wanted 143), ranks left:$left"
   failures=$((failures + 1))
 fi
 
