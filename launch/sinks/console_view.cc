@@ -47,7 +47,10 @@ ConsoleView::~ConsoleView() { (void)Flush(); }
 
 Status ConsoleView::Write(const StepRecord& record) {
   const double now = terminal_.now_ms();
-  if (written_++ == 0) first_ms_ = now;
+  if (written_++ == 0) {
+    first_ms_ = now;
+    first_step_ = record.step;
+  }
   if (record.skipped) {
     ++skipped_;  // its loss is no loss of a model that was trained
   } else {
@@ -60,7 +63,8 @@ Status ConsoleView::Write(const StepRecord& record) {
       last_drawn_ms_ = now;
       DrawBar(record);
     }
-  } else if (last || written_ == 1 || record.step % line_every_ == 0) {
+  } else if (last || written_ == 1 || record.step / line_every_ != last_line_step_ / line_every_) {
+    last_line_step_ = record.step;  // records may come every few steps only
     terminal_.print(Format("step %ld/%ld  ", long(record.step), long(info_.total_steps)) +
                     Numbers(record) + "\n");
   }
@@ -91,10 +95,10 @@ std::string ConsoleView::Numbers(const StepRecord& record) const {
   const int64_t left = info_.total_steps - record.step;
   if (left <= 0) {
     out += "  took " + HumanDuration(elapsed_s);
-  } else if (written_ > 1) {
+  } else if (record.step > first_step_) {
     // Wall time, not step_ms: what happens between steps counts as well.
-    out += "  ETA " +
-           HumanDuration(elapsed_s / static_cast<double>(written_ - 1) * static_cast<double>(left));
+    out += "  ETA " + HumanDuration(elapsed_s * static_cast<double>(left) /
+                                    static_cast<double>(record.step - first_step_));
   }
   return out;
 }

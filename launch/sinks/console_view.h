@@ -39,8 +39,10 @@ class ConsoleView : public MetricSink {
   int64_t line_every_;
   int64_t written_ = 0;
   int64_t skipped_ = 0;
-  double first_ms_ = 0;       // when the first record came
-  double last_drawn_ms_ = 0;  // when the bar was drawn last
+  int64_t first_step_ = 0;      // of the first record
+  int64_t last_line_step_ = 0;  // of the last plain line
+  double first_ms_ = 0;         // when the first record came
+  double last_drawn_ms_ = 0;    // when the bar was drawn last
   bool bar_open_ = false;
   std::deque<StepRecord> recent_;  // what loss and times are averaged over
 };

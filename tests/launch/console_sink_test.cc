@@ -58,6 +58,17 @@ TEST_F(Console, PrintsTheLastStepOfAnOddRun) {
   EXPECT_THAT(printed_.back(), HasSubstr("step 47/47"));
 }
 
+TEST_F(Console, KeepsLinesAndEtaRightWhenRecordsAreSparse) {
+  ConsoleView view(Info(1000), Terminal(false));
+  for (int64_t step = 7; step <= 994; step += 7) {
+    now_ms_ += 60;
+    Steps(view, step, step, 10);
+  }
+  EXPECT_EQ(printed_.size(), 20u);
+  EXPECT_THAT(printed_[1], HasSubstr("step 56/1000"));
+  EXPECT_THAT(printed_[1], HasSubstr("ETA 0:09"));  // 944 steps of 10 ms
+}
+
 TEST_F(Console, RedrawsTheBarInPlaceAndNotTooOften) {
   ConsoleView view(Info(100), Terminal(true));
   Steps(view, 1, 50, 10);

@@ -27,11 +27,11 @@ TEST_F(TensorMemory, CountsTheVeryBytesOfATensor) {
   EXPECT_EQ(live(), 12000);
   at::Tensor b = a.to(torch::kBFloat16);
   EXPECT_EQ(live(), 18000);
-  a = {};
+  a = at::Tensor();
   EXPECT_EQ(live(), 18000);  // the view still holds it
-  view = {};
+  view = at::Tensor();
   EXPECT_EQ(live(), 6000);
-  b = {};
+  b = at::Tensor();
   EXPECT_EQ(live(), 0);
 }
 
