@@ -1,63 +1,45 @@
 #include "core/api/convert.h"
 
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "core/base/status.h"
+#include "core/kernels/elementwise.h"
+#include "core/kernels/float16.h"
+#include "core/kernels/reduce.h"
 
 namespace tw {
 
-float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
-uint16_t FloatToBf16(float value) {
-  const uint32_t u = std::bit_cast<uint32_t>(value);
-  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);  // NaN
-  return static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
-}
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t sign = uint32_t{h & 0x8000u} << 16;
-  const uint32_t exponent = (h >> 10) & 31u;
-  const uint32_t mantissa = h & 1023u;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1.0p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
-uint16_t FloatToHalf(float value) {
-  const uint32_t u = std::bit_cast<uint32_t>(value);
-  const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
-  const uint32_t magnitude = u & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
-  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // rounds to Inf
-  if (magnitude < 0x38800000u) {  // subnormal half: round in units of 2^-24
-    const float scaled = std::bit_cast<float>(magnitude) * 0x1.0p24f;
-    return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(scaled)));
-  }
-  const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
-  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
-}
+float HalfToFloat(uint16_t bits) { return kernels::HalfToFloat(bits); }
+uint16_t FloatToHalf(float value) { return kernels::FloatToHalf(value); }
+float Bf16ToFloat(uint16_t bits) { return kernels::Bf16ToFloat(bits); }
+uint16_t FloatToBf16(float value) { return kernels::FloatToBf16(value); }
 
 namespace {
+
+// Single elements through memcpy: a view may lie inside a body, at any address.
+template <class T>
+T LoadAt(const void* data, int64_t i) {
+  return LoadLE<T>(static_cast<const uint8_t*>(data) + i * static_cast<int64_t>(sizeof(T)));
+}
+template <class T>
+void StoreAt(void* data, int64_t i, T value) {
+  StoreLE(static_cast<uint8_t*>(data) + i * static_cast<int64_t>(sizeof(T)), value);
+}
 
 template <class F>
 void WithLoad(TensorView v, F&& f) {
   switch (v.dtype) {
     case DType::kF32:
-      f([p = static_cast<const float*>(v.data)](int64_t i) { return p[i]; });
+      f([p = v.data](int64_t i) { return LoadAt<float>(p, i); });
       return;
     case DType::kF64:
-      f([p = static_cast<const double*>(v.data)](int64_t i) { return p[i]; });
+      f([p = v.data](int64_t i) { return LoadAt<double>(p, i); });
       return;
     case DType::kF16:
-      f([p = static_cast<const uint16_t*>(v.data)](int64_t i) { return HalfToFloat(p[i]); });
+      f([p = v.data](int64_t i) { return HalfToFloat(LoadAt<uint16_t>(p, i)); });
       return;
     case DType::kBF16:
-      f([p = static_cast<const uint16_t*>(v.data)](int64_t i) { return Bf16ToFloat(p[i]); });
+      f([p = v.data](int64_t i) { return Bf16ToFloat(LoadAt<uint16_t>(p, i)); });
       return;
     default:
       TW_CHECK(false && "a floating point view is required");
@@ -68,30 +50,47 @@ template <class F>
 void WithStore(TensorView v, F&& f) {
   switch (v.dtype) {
     case DType::kF32:
-      f([p = static_cast<float*>(v.data)](int64_t i, auto x) { p[i] = static_cast<float>(x); });
+      f([p = v.data](int64_t i, auto x) { StoreAt(p, i, static_cast<float>(x)); });
       return;
     case DType::kF64:
-      f([p = static_cast<double*>(v.data)](int64_t i, auto x) { p[i] = static_cast<double>(x); });
+      f([p = v.data](int64_t i, auto x) { StoreAt(p, i, static_cast<double>(x)); });
       return;
     case DType::kF16:
-      f([p = static_cast<uint16_t*>(v.data)](int64_t i, auto x) {
-        p[i] = FloatToHalf(static_cast<float>(x));
+      f([p = v.data](int64_t i, auto x) {
+        StoreAt(p, i, kernels::FloatToHalfSaturated(static_cast<float>(x)));
       });
       return;
     case DType::kBF16:
-      f([p = static_cast<uint16_t*>(v.data)](int64_t i, auto x) {
-        p[i] = FloatToBf16(static_cast<float>(x));
-      });
+      f([p = v.data](int64_t i, auto x) { StoreAt(p, i, FloatToBf16(static_cast<float>(x))); });
       return;
     default:
       TW_CHECK(false && "a floating point view is required");
   }
 }
 
+std::span<uint16_t> Bits16(TensorView v) {
+  return {static_cast<uint16_t*>(v.data), static_cast<size_t>(v.numel)};
+}
+
 }  // namespace
 
 void AddScaled(TensorView to, TensorView from, float scale) {
   TW_CHECK_EQ(to.numel, from.numel);
+  if (to.dtype == DType::kF32) {
+    switch (from.dtype) {
+      case DType::kF32:
+        kernels::AddInPlace(to.f32(), scale, from.f32());
+        return;
+      case DType::kF16:
+        kernels::AddFromHalf(to.f32(), scale, Bits16(from));
+        return;
+      case DType::kBF16:
+        kernels::AddFromBf16(to.f32(), scale, Bits16(from));
+        return;
+      default:
+        break;
+    }
+  }
   WithLoad(from, [&](auto load_from) {
     WithLoad(to, [&](auto load_to) {
       WithStore(to, [&](auto store) {
@@ -107,6 +106,8 @@ void ConvertToFp32(TensorView from, std::span<float> to) {
     if (from.numel) std::memcpy(to.data(), from.data, static_cast<size_t>(from.bytes()));
     return;
   }
+  if (from.dtype == DType::kF16) return kernels::ConvertFromHalf(Bits16(from), to);
+  if (from.dtype == DType::kBF16) return kernels::ConvertFromBf16(Bits16(from), to);
   WithLoad(from, [&](auto load) {
     for (int64_t i = 0; i < from.numel; ++i)
       to[static_cast<size_t>(i)] = static_cast<float>(load(i));
@@ -119,6 +120,8 @@ void ConvertFromFp32(std::span<const float> from, TensorView to) {
     if (to.numel) std::memcpy(to.data, from.data(), static_cast<size_t>(to.bytes()));
     return;
   }
+  if (to.dtype == DType::kF16) return kernels::ConvertToHalf(from, Bits16(to));
+  if (to.dtype == DType::kBF16) return kernels::ConvertToBf16(from, Bits16(to));
   WithStore(to, [&](auto store) {
     for (int64_t i = 0; i < to.numel; ++i) store(i, from[static_cast<size_t>(i)]);
   });
@@ -141,6 +144,7 @@ void FillZero(TensorView view) {
 }
 
 bool AllFinite(TensorView view) {
+  if (view.dtype == DType::kF32) return kernels::AllFinite(view.f32());
   bool finite = true;
   WithLoad(view, [&](auto load) {
     // Sum of 0*x is NaN as soon as one x is not finite; the loop has no branch to keep it from

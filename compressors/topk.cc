@@ -1,0 +1,123 @@
+// topk: the k largest magnitudes with their indices (Stich, Cordonnier, Jaggi, "Sparsified SGD with
+// Memory", arXiv 1809.07599; Alistarh et al., arXiv 1809.10505).
+//
+//   k = clamp(round(ratio * d), 1, d)
+//   S = indices of the k largest |x_i|, equal magnitudes by lower index
+//   decode(body)_i = x_i for i in S, else 0          E||C(x)-x||^2 <= (1 - k/d) ||x||^2
+//
+// Body, little-endian: u32 k | k ascending indices of ceil(log2 d) bits each, least significant bit
+// first, padded with zero bits to a byte | k fp32 values in index order. Its size depends on d
+// only. No state. Left out: chunked selection and tree merges of several ranks' selections.
+
+#include <cstring>
+#include <limits>
+
+#include "compressors/keep_count.h"
+#include "core/api/compressor.h"
+#include "core/kernels/index_pack.h"
+#include "core/kernels/topk.h"
+
+namespace tw {
+namespace {
+
+using kernels::IndexBits;
+using kernels::PackedIndexBytes;
+
+struct TopKConfig {
+  double ratio = 0.01;
+  static FieldList<TopKConfig> Fields() {
+    return FieldList<TopKConfig>().Real("ratio", &TopKConfig::ratio, {0, 1, kOpenLow},
+                                        "fraction of the elements that travel");
+  }
+};
+
+class TopK : public Compressor {
+ public:
+  explicit TopK(const TopKConfig& config) : config_(config) {}
+  static StatusOr<std::unique_ptr<Compressor>> Create(const TopKConfig& config) {
+    return std::make_unique<TopK>(config);
+  }
+
+  const CompressorTraits& traits() const override {
+    static const CompressorTraits traits = {.merges = {Merge::kGather}, .fixed_size = true};
+    return traits;
+  }
+  double Delta(const TensorSpec& spec) const override {
+    const int64_t d = spec.numel();
+    return d ? static_cast<double>(KeepCount(config_.ratio, d)) / static_cast<double>(d) : 1;
+  }
+  double Omega(const TensorSpec&) const override { return std::numeric_limits<double>::infinity(); }
+  int64_t MaxEncodedBytes(const TensorSpec& spec, int) const override {
+    return BodyBytes(spec.numel());
+  }
+
+  StatusOr<int64_t> EncodeRound(int, ByteSpan, const MessageView& message,
+                                const CodecContext& context, MutableByteSpan body) const override {
+    const int64_t d = message.numel();
+    if (d == 0) return 0;
+    if (d >= int64_t{1} << 32) return ConfigError("topk: a tensor has at most 2^32 - 1 elements");
+    const int64_t size = BodyBytes(d);
+    TW_CHECK_GE(static_cast<int64_t>(body.size()), size);
+    const size_t k = static_cast<size_t>(KeepCount(config_.ratio, d));
+    const auto taken =
+        kernels::TakeTopK(message, k,
+                          context.scratch->Get<kernels::IndexedValue>(
+                              kScratchCodec0, kernels::TopKScratch(message.buffer.size(), k)));
+    const int bits = IndexBits(static_cast<uint64_t>(d));
+    StoreLE(body.data(), static_cast<uint32_t>(k));
+    kernels::IndexWriter indices(body.data() + kIndicesAt, bits);
+    uint8_t* values = body.data() + kIndicesAt + PackedIndexBytes(k, bits);
+    for (const auto e : taken) {
+      indices.Put(kernels::IndexOf(e));
+      StoreLE(values, kernels::ValueBitsOf(e));
+      values += sizeof(float);
+    }
+    indices.Finish();
+    return size;
+  }
+
+  Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
+                   std::span<float> out) const override {
+    const int64_t d = static_cast<int64_t>(out.size());
+    const size_t k = static_cast<size_t>(KeepCount(config_.ratio, d));
+    if (static_cast<int64_t>(body.size()) != BodyBytes(d)) {
+      return DataLoss("topk: body of " + std::to_string(body.size()) + " bytes, expected " +
+                      std::to_string(BodyBytes(d)));
+    }
+    if (d == 0) return OkStatus();
+    const uint32_t count = LoadLE<uint32_t>(body.data());
+    if (count != k) {
+      return DataLoss("topk: body of " + std::to_string(count) + " elements, expected " +
+                      std::to_string(k));
+    }
+    const int bits = IndexBits(static_cast<uint64_t>(d));
+    const ByteSpan packed = body.subspan(kIndicesAt, PackedIndexBytes(k, bits));
+    if (!kernels::AscendingBelow(packed, bits, k, static_cast<uint64_t>(d))) {
+      return DataLoss("topk: indices are not ascending below " + std::to_string(d));
+    }
+    kernels::IndexReader indices(packed, bits);
+    const uint8_t* values = body.data() + kIndicesAt + packed.size();
+    for (size_t j = 0; j < k; ++j, values += sizeof(float)) {
+      out[indices.Next()] += scale * LoadLE<float>(values);
+    }
+    return OkStatus();
+  }
+
+ private:
+  static constexpr size_t kIndicesAt = sizeof(uint32_t);
+
+  int64_t BodyBytes(int64_t d) const {
+    if (d == 0) return 0;
+    const size_t k = static_cast<size_t>(KeepCount(config_.ratio, d));
+    const size_t packed = PackedIndexBytes(k, IndexBits(static_cast<uint64_t>(d)));
+    return static_cast<int64_t>(kIndicesAt + packed + k * sizeof(float));
+  }
+
+  TopKConfig config_;
+};
+
+TW_REGISTER(Compressor, topk, /*wire_id=*/4, TopKConfig, TopK::Create,
+            "the largest magnitudes, exactly, with packed indices");
+
+}  // namespace
+}  // namespace tw

@@ -1,0 +1,96 @@
+#pragma once
+// Ascending indices in the fewest whole bits each, least significant bit first:
+// index j occupies bits [j * width, (j + 1) * width) of the packed bytes; padding bits are zero.
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "core/base/bytes.h"
+
+namespace tw::kernels {
+
+// ceil(log2 numel): bits that hold any index below numel; 0 for numel <= 1, at most 32.
+inline int IndexBits(uint64_t numel) {
+  return numel <= 1 ? 0 : static_cast<int>(std::bit_width(numel - 1));
+}
+inline size_t PackedIndexBytes(size_t count, int bits) {
+  return (count * static_cast<size_t>(bits) + 7) / 8;
+}
+
+// Appends indices of `bits` bits each; Finish() writes the last bytes.
+class IndexWriter {
+ public:
+  // `to` has PackedIndexBytes of room.
+  IndexWriter(uint8_t* to, int bits) : to_(to), bits_(bits) {}
+  void Put(uint32_t index) {
+    pending_ |= uint64_t{index} << fill_;
+    fill_ += bits_;
+    if (fill_ >= 32) {
+      StoreLE(to_, static_cast<uint32_t>(pending_));
+      to_ += 4;
+      pending_ >>= 32;
+      fill_ -= 32;
+    }
+  }
+  void Finish() {
+    for (; fill_ > 0; fill_ -= 8, pending_ >>= 8) *to_++ = static_cast<uint8_t>(pending_);
+  }
+
+ private:
+  uint8_t* to_;
+  int bits_;
+  int fill_ = 0;
+  uint64_t pending_ = 0;
+};
+
+// Reads what IndexWriter wrote and never beyond `packed`.
+class IndexReader {
+ public:
+  IndexReader(ByteSpan packed, int bits)
+      : at_(packed.data()),
+        end_(packed.data() + packed.size()),
+        bits_(bits),
+        mask_((uint64_t{1} << bits) - 1) {}
+  uint32_t Next() {
+    if (fill_ < bits_) Refill();
+    const uint32_t index = static_cast<uint32_t>(pending_ & mask_);
+    pending_ >>= bits_;
+    fill_ -= bits_;
+    return index;
+  }
+  // Once all indices are read: nothing but zero bits is left.
+  bool PaddingIsZero() const { return pending_ == 0 && at_ == end_; }
+
+ private:
+  void Refill() {
+    if (end_ - at_ >= 4) {
+      pending_ |= uint64_t{LoadLE<uint32_t>(at_)} << fill_;
+      at_ += 4;
+      fill_ += 32;
+      return;
+    }
+    for (; at_ != end_; ++at_, fill_ += 8) pending_ |= uint64_t{*at_} << fill_;
+  }
+  const uint8_t* at_;
+  const uint8_t* end_;
+  int bits_;
+  uint64_t mask_;
+  int fill_ = 0;
+  uint64_t pending_ = 0;
+};
+
+// True when `packed` holds `count` strictly ascending indices below `numel` and zero padding.
+// REQUIRES: packed.size() == PackedIndexBytes(count, bits).
+inline bool AscendingBelow(ByteSpan packed, int bits, size_t count, uint64_t numel) {
+  IndexReader indices(packed, bits);
+  uint64_t next = 0;  // the smallest index allowed here
+  for (size_t j = 0; j < count; ++j) {
+    const uint64_t index = indices.Next();
+    if (index < next || index >= numel) return false;
+    next = index + 1;
+  }
+  return indices.PaddingIsZero();
+}
+
+}  // namespace tw::kernels

@@ -1,0 +1,40 @@
+#pragma once
+// The k largest magnitudes of a message, exactly: by magnitude descending, equal magnitudes by
+// index ascending. No vector width, sample or fallback changes the result.
+//
+// How. A sample at fixed pseudo-random places gives a threshold that slightly more than k elements
+// reach. One vectorised pass performs the pending addition, writes the buffer and moves those
+// candidates out of it; a radix selection on their magnitude bits (31-bit integers order like the
+// magnitudes) picks k of them and the others go back. When the guess was wrong (fewer than k
+// candidates, or more than fit) everything goes back and the radix selection runs on the buffer.
+
+#include <cstdint>
+#include <span>
+
+#include "core/kernels/message_view.h"
+
+namespace tw::kernels {
+
+// A selected element: index in the low half, bits of its fp32 value in the high half.
+using IndexedValue = uint64_t;
+inline uint32_t IndexOf(IndexedValue e) { return static_cast<uint32_t>(e); }
+inline uint32_t ValueBitsOf(IndexedValue e) { return static_cast<uint32_t>(e >> 32); }
+
+// Room for one step of the widest vectors beyond what is counted on.
+inline constexpr size_t kTakeSlack = 64;
+
+// Elements of scratch that TakeTopK needs.
+size_t TopKScratch(size_t numel, size_t k);
+
+// Performs the pending addition, moves the k largest magnitudes out of the buffer (which then holds
+// zeros there: the residual) and returns them at the front of scratch, indices ascending.
+// REQUIRES: k <= numel < 2^32, scratch.size() >= TopKScratch(numel, k). Thread safe.
+std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
+                                       std::span<IndexedValue> scratch);
+
+// Performs the pending addition and moves every element with |x| > threshold (>= 0) out, indices
+// ascending. Returns how many there are; when that plus kTakeSlack is more than scratch.size(),
+// nothing was moved but the addition is done. REQUIRES: numel < 2^32, scratch.size() >= kTakeSlack.
+size_t TakeAbove(const MessageView& message, float threshold, std::span<IndexedValue> scratch);
+
+}  // namespace tw::kernels

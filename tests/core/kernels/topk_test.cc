@@ -1,0 +1,202 @@
+#include "core/kernels/topk.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+#include <vector>
+
+#include "core/kernels/index_pack.h"
+#include "tests/core/kernels/sample_data.h"
+#include "tests/core/kernels/simd_paths.h"
+
+namespace tw {
+namespace {
+
+using kernels::IndexedValue;
+
+uint32_t Magnitude(float x) { return std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu; }
+
+// By full sort: magnitude descending, index ascending; indices returned in ascending order.
+std::vector<uint32_t> SortedSelection(const std::vector<float>& x, size_t k) {
+  std::vector<uint32_t> order(x.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return Magnitude(x[a]) > Magnitude(x[b]); });
+  order.resize(k);
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+// Selects from x + 0.5 g and compares with the full sort, residual included.
+void ExpectExact(const std::vector<float>& x, const std::vector<float>& g, size_t k) {
+  std::vector<float> message = x;
+  if (!g.empty()) {
+    for (size_t i = 0; i < x.size(); ++i) message[i] += 0.5f * g[i];
+  }
+  std::vector<float> buffer = x;
+  std::vector<IndexedValue> scratch(kernels::TopKScratch(x.size(), k));
+  const auto taken = kernels::TakeTopK({buffer, g.empty() ? nullptr : g.data(), 0.5f}, k, scratch);
+  const auto expected = SortedSelection(message, k);
+  ASSERT_EQ(taken.size(), k);
+  std::vector<float> residual = message;
+  for (size_t j = 0; j < k; ++j) {
+    ASSERT_EQ(kernels::IndexOf(taken[j]), expected[j]) << "of " << x.size() << ", k " << k;
+    ASSERT_EQ(kernels::ValueBitsOf(taken[j]), std::bit_cast<uint32_t>(message[expected[j]]));
+    residual[expected[j]] = 0.0f;
+  }
+  for (size_t i = 0; i < x.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(buffer[i]), std::bit_cast<uint32_t>(residual[i])) << i;
+  }
+}
+
+std::vector<size_t> Counts(size_t n) {
+  std::vector<size_t> out = {0, std::min<size_t>(n, 1), n / 100, n / 10, n / 2, n - n / 8, n};
+  return out;
+}
+
+TEST(TopK, EqualsAFullSortForAllSizes) {
+  OnEverySimdTarget([] {
+    for (const size_t n : kSizes) {
+      for (const size_t k : Counts(n)) {
+        ExpectExact(RandomFloats(n, 1), RandomFloats(n, 2), k);
+        ExpectExact(AwkwardFloats(n, 3), {}, k);
+      }
+    }
+  });
+}
+
+TEST(TopK, EqualsAFullSortWhereTheThresholdIsSampled) {
+  OnEverySimdTarget([] {
+    const size_t n = 200'003;
+    const auto x = RandomFloats(n, 4), g = RandomFloats(n, 5);
+    for (const size_t k : {size_t{1}, size_t{20}, n / 100, n / 10, n / 2, n - 5, n}) {
+      ExpectExact(x, g, k);
+    }
+    ExpectExact(AwkwardFloats(n, 6), {}, n / 100);
+  });
+}
+
+TEST(TopK, BreaksTiesByLowestIndex) {
+  OnEverySimdTarget([] {
+    for (const size_t n : {size_t{129}, size_t{100'001}}) {
+      std::vector<float> x(n, -2.0f);
+      for (size_t i = 0; i < n; i += 3) x[i] = 2.0f;
+      for (const size_t k : Counts(n)) ExpectExact(x, {}, k);
+      // Few distinct magnitudes, so that the cut falls inside a tie.
+      for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>((i * 7919) % 5) - 2.0f;
+      for (const size_t k : Counts(n)) ExpectExact(x, {}, k);
+    }
+  });
+}
+
+TEST(TopK, TakesTheFirstZerosWhenNothingElseIsLeft) {
+  OnEverySimdTarget([] {
+    for (const size_t n : {size_t{1000}, size_t{100'000}}) {
+      std::vector<float> x(n, 0.0f);
+      ExpectExact(x, {}, n / 100);
+      x[n / 2] = -1.0f;
+      x[n - 1] = 1e-45f;
+      x[3] = -0.0f;
+      ExpectExact(x, {}, n / 100);
+      ExpectExact(x, {}, 2);
+    }
+  });
+}
+
+TEST(TopK, OrdersDenormals) {
+  std::vector<float> x(60'000);
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = std::bit_cast<float>(static_cast<uint32_t>((i * 48271) % 60'013));
+  }
+  OnEverySimdTarget([&] { ExpectExact(x, {}, 600); });
+}
+
+// The sample sees only the small part: all candidates sit in a short stretch it mostly misses, or
+// the opposite, everything sampled is large and the guess is far too high.
+TEST(TopK, RecoversWhenTheSampleMisleads) {
+  OnEverySimdTarget([] {
+    const size_t n = 300'000;
+    std::vector<float> x = RandomFloats(n, 8, 1e-3f);
+    for (size_t i = 1000; i < 1100; ++i) x[i] = 1.0f + static_cast<float>(i);
+    ExpectExact(x, {}, 50);
+    ExpectExact(x, {}, 3000);
+    // Strides of 9: elements at multiples of 9 huge, a structure a regular sample would follow.
+    for (size_t i = 0; i < n; i += 9) x[i] *= 1e6f;
+    ExpectExact(x, {}, n / 100);
+    ExpectExact(x, {}, n / 5);
+  });
+}
+
+TEST(TakeAbove, MovesExactlyWhatExceedsTheThreshold) {
+  OnEverySimdTarget([] {
+    for (const size_t n : kSizes) {
+      const auto x = RandomFloats(n, 9), g = RandomFloats(n, 10);
+      std::vector<float> buffer = x, message = x;
+      for (size_t i = 0; i < n; ++i) message[i] += 0.5f * g[i];
+      std::vector<IndexedValue> scratch(n + kernels::kTakeSlack);
+      const size_t count = kernels::TakeAbove({buffer, g.data(), 0.5f}, 1.25f, scratch);
+      size_t at = 0;
+      for (size_t i = 0; i < n; ++i) {
+        if (std::fabs(message[i]) > 1.25f) {
+          ASSERT_LT(at, count);
+          ASSERT_EQ(kernels::IndexOf(scratch[at++]), i);
+          ASSERT_EQ(buffer[i], 0.0f);
+        } else {
+          ASSERT_EQ(buffer[i], message[i]);
+        }
+      }
+      EXPECT_EQ(at, count);
+    }
+  });
+}
+
+TEST(TakeAbove, LeavesTheSumWhenThereIsNoRoom) {
+  OnEverySimdTarget([] {
+    std::vector<float> buffer(1000, 1.0f), g(1000, 2.0f);
+    std::vector<IndexedValue> scratch(kernels::kTakeSlack + 999);
+    EXPECT_EQ(kernels::TakeAbove({buffer, g.data(), 1.0f}, 0.0f, scratch), 1000u);
+    EXPECT_EQ(buffer, std::vector<float>(1000, 3.0f));
+    EXPECT_EQ(kernels::TakeAbove({buffer, nullptr, 1.0f}, 3.0f, scratch), 0u);
+  });
+}
+
+TEST(IndexPack, EveryWidthSurvivesTheRoundTrip) {
+  for (int bits = 0; bits <= 32; ++bits) {
+    const uint64_t limit = uint64_t{1} << bits;
+    std::vector<uint32_t> indices;
+    for (uint64_t j = 0; j < std::min<uint64_t>(limit, 50); ++j) {
+      indices.push_back(static_cast<uint32_t>(limit <= 50 ? j : j * (limit / 50)));
+    }
+    std::vector<uint8_t> packed(kernels::PackedIndexBytes(indices.size(), bits) + 1, 0xEE);
+    kernels::IndexWriter writer(packed.data(), bits);
+    for (const uint32_t i : indices) writer.Put(i);
+    writer.Finish();
+    EXPECT_EQ(packed.back(), 0xEE) << bits;
+    const ByteSpan body = ByteSpan(packed).first(packed.size() - 1);
+    kernels::IndexReader reader(body, bits);
+    for (const uint32_t i : indices) EXPECT_EQ(reader.Next(), i) << bits;
+    EXPECT_TRUE(kernels::AscendingBelow(body, bits, indices.size(), limit)) << bits;
+  }
+}
+
+TEST(IndexPack, RefusesOrderRangeAndPadding) {
+  const auto packed = [](std::vector<uint32_t> indices) {
+    std::vector<uint8_t> out(kernels::PackedIndexBytes(indices.size(), 5));
+    kernels::IndexWriter writer(out.data(), 5);
+    for (const uint32_t i : indices) writer.Put(i);
+    writer.Finish();
+    return out;
+  };
+  EXPECT_TRUE(kernels::AscendingBelow(packed({1, 2, 19}), 5, 3, 20));
+  EXPECT_FALSE(kernels::AscendingBelow(packed({1, 1, 19}), 5, 3, 20));
+  EXPECT_FALSE(kernels::AscendingBelow(packed({2, 1, 19}), 5, 3, 20));
+  EXPECT_FALSE(kernels::AscendingBelow(packed({1, 2, 20}), 5, 3, 20));
+  auto padded = packed({1, 2, 19});
+  padded[1] |= 0x80;
+  EXPECT_FALSE(kernels::AscendingBelow(padded, 5, 3, 20));
+}
+
+}  // namespace
+}  // namespace tw
