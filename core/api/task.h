@@ -55,7 +55,7 @@ struct TaskOptions {
 class TaskKind {
  public:
   virtual ~TaskKind() = default;
-  // The model used when [model] names none.
+  // The model used when [model] names none; empty: the task brings its own and [model] has no keys but init.
   virtual const char* default_model() const = 0;
   // Opens the data and builds the model.
   virtual StatusOr<std::unique_ptr<Task>> Create(const TaskOptions& options) const = 0;

@@ -1,0 +1,21 @@
+#pragma once
+// The subcommands of the program. Each returns the status the process exits with; main.cc prints
+// it.
+
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+
+namespace tw {
+
+Status RunTrain(const std::string& config, const std::vector<std::string>& overrides, bool json);
+Status RunEval(const std::string& config, const std::vector<std::string>& overrides, bool json,
+               std::ostream& out);
+Status RunExplain(const std::string& config, const std::vector<std::string>& overrides, bool json,
+                  std::ostream& out);
+// `kind` empty: every kind.
+Status RunList(const std::string& kind, bool json, std::ostream& out);
+
+}  // namespace tw

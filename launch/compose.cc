@@ -1,0 +1,103 @@
+#include "launch/compose.h"
+
+#include "core/nn/model/model.h"
+
+namespace tw {
+namespace {
+
+StatusOr<OwnedRoute> MakeRoute(const ConfigSection& section, const FeedbackPolicy* policy,
+                               const std::string& feedback) {
+  OwnedRoute owned;
+  TW_ASSIGN_OR_RETURN(const auto* entry, Registry<Compressor>::Get().Select(section, "none"));
+  TW_ASSIGN_OR_RETURN(owned.codec, entry->make(section));
+  owned.route.compressor = entry->name;
+  owned.route.feedback = feedback;
+  owned.route.codec = owned.codec.get();
+  owned.route.wire_id = entry->wire_id;
+  owned.route.policy = policy;
+  return owned;
+}
+
+}  // namespace
+
+StatusOr<LoadedConfig> LoadedConfig::Load(const std::string& path,
+                                          const std::vector<std::string>& overrides) {
+  LoadedConfig loaded;
+  if (!path.empty()) {
+    TW_ASSIGN_OR_RETURN(loaded.config, Config::Load(path));
+  }
+  for (const std::string& o : overrides) TW_RETURN_IF_ERROR(loaded.config.Override(o));
+  TW_ASSIGN_OR_RETURN(loaded.settings, Settings::Read(loaded.config, &loaded.idle));
+  TW_ASSIGN_OR_RETURN(loaded.hash, ConfigHash(loaded.config, loaded.settings));
+  return loaded;
+}
+
+StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
+                                         bool for_eval) {
+  const Settings& s = loaded.settings;
+  TW_ASSIGN_OR_RETURN(
+      auto kind, Registry<TaskKind>::Get().Find(s.task.name)->make(loaded.config.section("data")));
+  TaskOptions options;
+  options.model = loaded.config.section("model");
+  options.model.Set("name", s.model_name);
+  options.seed = static_cast<uint64_t>(s.train.seed);
+  options.rank = rank;
+  options.world_size = world_size;
+  options.batch_size = s.train.batch_size;
+  options.precision = s.train.precision;
+  options.for_eval = for_eval;
+  TW_ASSIGN_OR_RETURN(auto task, kind->Create(options));
+  if (!s.model.init.empty()) TW_RETURN_IF_ERROR(task->LoadWeights(s.model.init));
+  return task;
+}
+
+StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size) {
+  const Settings& s = loaded.settings;
+  const Config& config = loaded.config;
+  auto a = std::make_unique<Assembly>();
+  TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false));
+  a->parameters = a->task->parameters();
+
+  TW_ASSIGN_OR_RETURN(a->feedback,
+                      Registry<FeedbackPolicy>::Get().Make(config.section("feedback"), "none"));
+  TW_ASSIGN_OR_RETURN(a->no_feedback,
+                      Registry<FeedbackPolicy>::Get().Make(ConfigSection{}, "none"));
+  PlanOptions plan;
+  plan.world_size = world_size;
+  for (Merge merge : {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse}) {
+    if (const Exchange* exchange = FindExchange(merge)) plan.exchanges.push_back(exchange);
+  }
+  TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
+  dense.route.exchange = FindExchange(Merge::kSum);
+  plan.dense = dense.route;
+  a->routes.push_back(std::move(dense));
+  const auto add_rule = [&](const ConfigSection& section) -> Status {
+    TW_ASSIGN_OR_RETURN(auto common, ParseFields<CompressorSectionConfig>(section));
+    TW_ASSIGN_OR_RETURN(OwnedRoute owned, MakeRoute(section, a->feedback.get(), s.feedback));
+    PlanRule rule;
+    rule.match = section.GetString("match", "*");
+    rule.route = owned.route;
+    rule.min_numel = common.min_numel;
+    rule.start_step = common.start_step;
+    plan.rules.push_back(std::move(rule));
+    a->routes.push_back(std::move(owned));
+    return OkStatus();
+  };
+  for (const ConfigSection& rule : config.array("compressor.rule"))
+    TW_RETURN_IF_ERROR(add_rule(rule));
+  TW_RETURN_IF_ERROR(add_rule(config.section("compressor")));
+  TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(SpecsOf(a->parameters), plan));
+  a->plan = std::make_unique<Plan>(std::move(built));
+
+  TW_ASSIGN_OR_RETURN(
+      a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
+  TW_ASSIGN_OR_RETURN(a->schedule,
+                      Registry<Schedule>::Get().Make(config.section("schedule"), s.schedule));
+  TW_ASSIGN_OR_RETURN(a->strategy,
+                      Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
+  a->warnings = loaded.idle;
+  a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
+  return a;
+}
+
+}  // namespace tw

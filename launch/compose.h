@@ -1,0 +1,53 @@
+#pragma once
+// The composition root: from a config to the objects of a run. Registry look-ups happen here, once;
+// everything below gets what it needs through its constructor.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/api/strategy.h"
+#include "core/api/task.h"
+#include "core/engine/plan.h"
+#include "core/engine/trainer.h"
+#include "launch/settings.h"
+#include "launch/world.h"
+
+namespace tw {
+
+// A config with its settings read; `idle` holds lines about settings that do nothing.
+struct LoadedConfig {
+  Config config;
+  Settings settings;
+  uint64_t hash = 0;
+  std::vector<std::string> idle;
+
+  // `path` may be empty: defaults and overrides only.
+  static StatusOr<LoadedConfig> Load(const std::string& path,
+                                     const std::vector<std::string>& overrides);
+};
+
+struct OwnedRoute {
+  std::unique_ptr<Compressor> codec;
+  Route route;
+};
+
+// What one rank needs to train, explain or evaluate. Members in the order of construction.
+struct Assembly {
+  std::unique_ptr<Task> task;
+  GradientReducer::NamedTensors parameters;
+  std::unique_ptr<FeedbackPolicy> feedback, no_feedback;
+  std::vector<OwnedRoute> routes;  // dense first, then one a rule
+  std::unique_ptr<Plan> plan;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Schedule> schedule;
+  std::unique_ptr<Strategy> strategy;
+  std::vector<std::string> warnings;
+};
+
+StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
+                                         bool for_eval);
+// Everything but communication; `world_size` is what bytes and plan are computed for.
+StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size);
+
+}  // namespace tw

@@ -1,0 +1,137 @@
+// explain: what a config would do, without training: effective config, plan per parameter, bytes a
+// step, memory estimate.
+
+#include <torch/torch.h>
+
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <sstream>
+
+#include "core/engine/tensor_memory.h"
+#include "launch/commands.h"
+#include "launch/compose.h"
+
+namespace tw {
+namespace {
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::string out;
+  for (int64_t d : shape) out += (out.empty() ? "" : "x") + std::to_string(d);
+  return out.empty() ? "scalar" : out;
+}
+
+std::string Mega(double bytes) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(bytes < 1e5 ? 4 : 2) << bytes / 1e6 << " MB";
+  return text.str();
+}
+
+// What one rank hands to the transport for one parameter in a step, by merge: a sum and a re-encode
+// move (n-1)/n of the body twice, a gather sends the framed body to n-1 peers.
+double WireBytes(const ParameterPlan& p, int n) {
+  const double body = static_cast<double>(p.payload_bytes);
+  switch (p.route.exchange->merge()) {
+    case Merge::kGather:
+      return (body + static_cast<double>(p.route.exchange->header_bytes())) * (n - 1);
+    default:
+      return 2.0 * body * (n - 1) / n;
+  }
+}
+
+// Measured, not guessed: what one forward and backward on a batch needs at its worst beside
+// parameters and gradients.
+int64_t MeasureActivationBytes(Task& task, int64_t gradient_bytes) {
+  const int64_t before = LiveTensorBytes();
+  ResetPeakTensorBytes();
+  task.Loss(0, 0).backward();
+  return std::max<int64_t>(0, PeakTensorBytes() - before - gradient_bytes);
+}
+
+}  // namespace
+
+Status RunExplain(const std::string& config, const std::vector<std::string>& overrides, bool json,
+                  std::ostream& out) {
+  InstallTensorMemoryCounter();
+  const LauncherHint hint = ReadLauncher();
+  if (hint.rank > 0) return OkStatus();
+  int ranks = hint.size;
+  std::vector<std::string> rest;
+  for (const std::string& o : overrides) {
+    if (o.rfind("ranks=", 0) == 0) {
+      ranks = std::atoi(o.c_str() + 6);
+      if (ranks < 1) return ConfigError("command line: " + o + ": ranks is a number >= 1");
+    } else {
+      rest.push_back(o);
+    }
+  }
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest));
+  TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
+  TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
+
+  int64_t params = 0, value_bytes = 0, optimizer_bytes = 0, feedback_bytes = 0, payload = 0;
+  double wire = 0;
+  for (const ParameterPlan& p : a->plan->parameters()) {
+    const int64_t n = p.spec.numel();
+    params += n;
+    value_bytes += n * DTypeBytes(p.spec.dtype);
+    optimizer_bytes += a->optimizer->StateBytes(p.spec);
+    feedback_bytes += p.route.policy->traits().state_floats * n * 4;
+    payload += p.payload_bytes;
+    wire += ranks > 1 ? WireBytes(p, ranks) : 0;
+  }
+  const int64_t activations = MeasureActivationBytes(*a->task, value_bytes);
+  const int64_t peak = 2 * value_bytes + optimizer_bytes + feedback_bytes + activations;
+
+  if (json) {
+    nlohmann::ordered_json j;
+    j["params"] = params;
+    j["ranks"] = ranks;
+    j["plan"] = nlohmann::ordered_json::array();
+    for (const ParameterPlan& p : a->plan->parameters()) {
+      j["plan"].push_back({{"param", p.spec.name},
+                           {"shape", p.spec.shape},
+                           {"compressor", p.route.compressor},
+                           {"feedback", p.route.feedback},
+                           {"merge", MergeName(p.route.exchange->merge())},
+                           {"bytes", p.payload_bytes}});
+    }
+    j["wire_bytes_per_step"] = wire;
+    j["payload_bytes_per_step"] = payload;
+    j["dense_bytes_per_step"] = 4 * params;
+    j["memory"] = {{"parameters", value_bytes},    {"gradients", value_bytes},
+                   {"optimizer", optimizer_bytes}, {"feedback", feedback_bytes},
+                   {"activations", activations},   {"peak", peak}};
+    j["warnings"] = a->warnings;
+    out << j.dump() << "\n";
+    return OkStatus();
+  }
+  out << "# effective config\n"
+      << toml << "\n# plan (" << ranks << (ranks == 1 ? " rank" : " ranks") << ")\n";
+  size_t width = 10;
+  for (const ParameterPlan& p : a->plan->parameters()) width = std::max(width, p.spec.name.size());
+  for (const ParameterPlan& p : a->plan->parameters()) {
+    out << "  " << std::left << std::setw(static_cast<int>(width) + 2) << p.spec.name
+        << std::setw(14) << ShapeText(p.spec.shape) << std::setw(12) << p.route.compressor
+        << std::setw(11) << p.route.feedback << std::setw(9) << MergeName(p.route.exchange->merge())
+        << std::right << std::setw(10) << p.payload_bytes << " B"
+        << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
+  }
+  out << "\n# a step\n  parameters " << params << "\n  dense      "
+      << Mega(4.0 * static_cast<double>(params)) << "\n  payload    "
+      << Mega(static_cast<double>(payload)) << "  (ratio " << std::fixed << std::setprecision(1)
+      << (payload > 0 ? 4.0 * static_cast<double>(params) / static_cast<double>(payload) : 1.0)
+      << ")\n  wire       " << Mega(wire) << " sent by each rank"
+      << (ranks == 1 ? " (one rank sends nothing; try ranks=4)" : "") << "\n";
+  out << "\n# memory of a rank\n  parameters  " << Mega(static_cast<double>(value_bytes))
+      << "\n  gradients   " << Mega(static_cast<double>(value_bytes)) << "\n  optimizer   "
+      << Mega(static_cast<double>(optimizer_bytes)) << "\n  feedback    "
+      << Mega(static_cast<double>(feedback_bytes)) << "\n  activations "
+      << Mega(static_cast<double>(activations))
+      << "  (one forward and backward, measured)\n  peak        " << Mega(static_cast<double>(peak))
+      << "\n";
+  for (const std::string& w : a->warnings) out << "note: " << w << "\n";
+  return OkStatus();
+}
+
+}  // namespace tw

@@ -1,0 +1,124 @@
+// ProgramMain: parses the command line, runs one subcommand, turns its status into one line and an
+// exit code.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+
+#include "launch/bench_encode.h"
+#include "launch/commands.h"
+#include "launch/inspect.h"
+#include "launch/program.h"
+#include "launch/world.h"
+
+namespace {
+
+constexpr char kTrainExamples[] = R"(examples:
+  tightwire train examples/01_char_lm/config.toml
+  mpirun -np 4 tightwire train examples/01_char_lm/config.toml compressor.name=topk compressor.ratio=0.01 feedback.name=ef14
+  tightwire train data.path=synthetic train.steps=50          (no file needed: defaults and overrides)
+  launch/run -n 4 --restarts 3 -- train examples/01_char_lm/config.toml checkpoint.every=100)";
+
+constexpr char kEvalExamples[] = R"(examples:
+  tightwire eval examples/01_char_lm/config.toml checkpoint=runs/char-lm-20260101-120000
+  tightwire eval config.toml checkpoint=model.safetensors data.val_path=other.txt --json)";
+
+constexpr char kBenchExamples[] = R"(kinds:
+  encode     every compressor under EF14, as multiples of a memory copy of the same bytes
+examples:
+  tightwire bench encode
+  tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
+  tightwire bench encode name=topk peer=torch)";
+
+constexpr char kExplainExamples[] = R"(examples:
+  tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8)";
+
+constexpr char kListExamples[] =
+    R"(kinds: task, model, compressor, feedback, exchange, strategy, optimizer, schedule, sink, section
+examples:
+  tightwire list compressor
+  tightwire list --json)";
+
+constexpr char kInspectExamples[] = R"(examples:
+  tightwire inspect runs/char-lm-20260101-120000
+  tightwire inspect runs/char-lm-20260101-120000/checkpoints/step-00001000
+  tightwire inspect model.safetensors)";
+
+// CONFIG may be left out: then the first argument is already key=value.
+void SplitConfig(std::vector<std::string>& arguments, std::string& config) {
+  if (!arguments.empty() && arguments[0].find('=') == std::string::npos) {
+    config = arguments[0];
+    arguments.erase(arguments.begin());
+  }
+}
+
+}  // namespace
+
+namespace tw {
+
+int ProgramMain(int argc, char** argv) {
+  CLI::App app{"tightwire: data-parallel training over slow networks and in small memory"};
+  app.name("tightwire");
+  app.set_version_flag("--version", "tightwire " TW_VERSION);
+  app.require_subcommand(1);
+  bool json = false;
+  std::vector<std::string> arguments;
+  std::string word;
+
+  const auto with_config = [&](const char* name, const char* help, const char* examples) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->footer(examples);
+    sub->add_option("CONFIG key=value", arguments, "a TOML file, then overrides of its keys");
+    sub->add_flag("--json", json, "one JSON object a line on stdout, progress on stderr");
+    return sub;
+  };
+  CLI::App* train =
+      with_config("train", "train; alone one rank, under mpirun many", kTrainExamples);
+  CLI::App* eval = with_config("eval", "loss and metric on the validation split", kEvalExamples);
+  CLI::App* explain = with_config(
+      "explain", "effective config, plan, bytes a step, memory; no training", kExplainExamples);
+  CLI::App* bench = app.add_subcommand("bench", "measure parts of the program, as ratios");
+  bench->footer(kBenchExamples);
+  bench->add_option("KIND", word, "what to measure")->required();
+  bench->add_option("key=value", arguments, "what to measure it with");
+  bench->add_flag("--json", json, "one JSON object a line on stdout");
+  CLI::App* list = app.add_subcommand("list", "everything registered, with its keys");
+  list->footer(kListExamples);
+  list->add_option("KIND", word, "only this kind");
+  list->add_flag("--json", json, "one JSON object a line on stdout");
+  CLI::App* inspect =
+      app.add_subcommand("inspect", "a run folder, checkpoint or safetensors file, in a table");
+  inspect->footer(kInspectExamples);
+  inspect->add_option("PATH", word, "what to look at")->required();
+  inspect->add_flag("--json", json, "JSON on stdout");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    if (tw::ReadLauncher().rank == 0) {
+      std::fprintf(stderr, "tightwire: %s; see tightwire --help\n", e.what());
+    }
+    return static_cast<int>(tw::Fault::kConfig);
+  }
+  std::string config;
+  if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);
+
+  tw::Status status;
+  if (train->parsed()) status = tw::RunTrain(config, arguments, json);
+  if (eval->parsed()) status = tw::RunEval(config, arguments, json, std::cout);
+  if (explain->parsed()) status = tw::RunExplain(config, arguments, json, std::cout);
+  if (list->parsed()) status = tw::RunList(word, json, std::cout);
+  if (inspect->parsed()) status = tw::RunInspect(word, json, std::cout);
+  if (bench->parsed()) {
+    status = word == "encode"
+                 ? tw::RunBenchEncode(arguments, json, std::cout)
+                 : tw::ConfigError("bench " + word + ": there is no such kind; known: encode");
+  }
+  if (!status.ok() && !status.message().empty()) {
+    std::fprintf(stderr, "tightwire: %s\n", std::string(status.message()).c_str());
+  }
+  return tw::ExitCode(status);
+}
+
+}  // namespace tw

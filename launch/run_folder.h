@@ -1,0 +1,42 @@
+#pragma once
+// The run folder: made by rank 0, named for all ranks; what it holds at the start and at the end of
+// a run.
+
+#include <string>
+
+#include "core/engine/trainer.h"
+#include "launch/compose.h"
+
+namespace tw {
+
+// run.dir, or runs/<name>-<yyyymmdd-hhmmss>.
+std::string ChooseRunDir(const Settings& settings);
+// Makes the folder and writes config.toml. Fault kData when the disk does not let it.
+Status OpenRunDir(const std::string& dir, const std::string& effective_toml);
+
+struct RunFacts {
+  std::string name;
+  int world_size = 1;
+  int64_t steps = 0;
+  int64_t params = 0;
+  TrainSummary train;
+  bool evaluated = false;
+  EvalResult eval;
+  int64_t peak_tensor_bytes = 0;
+  int64_t peak_rss_bytes = 0;
+  int64_t optimizer_state_bytes = 0;
+  int64_t feedback_state_bytes = 0;
+  uint64_t params_hash = 0;
+  uint64_t config_hash = 0;
+  const Plan* plan = nullptr;
+  std::vector<std::string> warnings;
+  std::string status = "finished";
+};
+// summary.json, as a whole or not at all.
+Status WriteSummary(const std::string& dir, const RunFacts& facts);
+// Whether the folder holds the summary of a finished run of at least `steps` steps.
+bool IsFinished(const std::string& dir, int64_t steps);
+
+int64_t PeakRssBytes();
+
+}  // namespace tw

@@ -1,0 +1,322 @@
+#include "launch/settings.h"
+
+#include "core/api/feedback.h"
+#include "core/api/metrics.h"
+#include "core/api/optimizer.h"
+#include "core/api/schedule.h"
+#include "core/api/strategy.h"
+#include "core/api/task.h"
+#include "core/base/hash.h"
+#include "core/nn/model/model.h"
+
+namespace tw {
+namespace {
+
+constexpr int64_t kMaxInt = std::numeric_limits<int64_t>::max();
+
+std::vector<std::string> Keys(const std::vector<FieldInfo>& fields) {
+  std::vector<std::string> out;
+  for (const auto& f : fields) out.push_back(f.key);
+  return out;
+}
+
+using Values = std::vector<std::pair<std::string, FieldValue>>;
+
+// One section that holds common keys and those of a registered variant.
+struct SectionRule {
+  std::vector<FieldInfo> common;
+  std::vector<FieldInfo> variant;
+  std::vector<std::string> elsewhere;
+  std::function<StatusOr<Values>(const ConfigSection&)> effective;
+};
+
+template <class Interface>
+StatusOr<SectionRule> VariantRule(const ConfigSection& section, const std::string& name,
+                                  std::vector<FieldInfo> common) {
+  ConfigSection chosen = section;
+  if (!chosen.has("name")) chosen.Set("name", name, section.where);
+  TW_ASSIGN_OR_RETURN(const auto* entry, Registry<Interface>::Get().Select(chosen, name));
+  SectionRule rule;
+  rule.common = std::move(common);
+  rule.variant = entry->fields;
+  rule.elsewhere = Registry<Interface>::Get().all_keys();
+  rule.effective = entry->effective;
+  TW_RETURN_IF_ERROR(entry->make(section).status());  // ranges of the variant's own keys
+  return rule;
+}
+
+Status CheckVariantKeys(const ConfigSection& section, const SectionRule& rule,
+                        std::vector<std::string>* idle) {
+  std::vector<std::string> known = Keys(rule.common);
+  for (const auto& f : rule.variant) known.push_back(f.key);
+  return CheckKeys(section, known, rule.elsewhere, idle);
+}
+
+void AppendSection(const std::string& header, const Values& values, std::string* out) {
+  *out += "\n" + header + "\n";
+  for (const auto& [key, value] : values) *out += key + " = " + ToToml(value) + "\n";
+}
+
+}  // namespace
+
+FieldList<TopConfig> TopConfig::Fields() {
+  return FieldList<TopConfig>().Text("name", &TopConfig::name, {},
+                                     "names the run folder runs/<name>-<time>");
+}
+FieldList<RunConfig> RunConfig::Fields() {
+  return FieldList<RunConfig>().Text("dir", &RunConfig::dir, {},
+                                     "run folder, exactly; empty: runs/<name>-<time>");
+}
+FieldList<TaskSectionConfig> TaskSectionConfig::Fields() {
+  return FieldList<TaskSectionConfig>().Text("name", &TaskSectionConfig::name,
+                                             Registry<TaskKind>::Get().names(),
+                                             "what is learned; owns the keys of [data]");
+}
+FieldList<ModelSectionConfig> ModelSectionConfig::Fields() {
+  return FieldList<ModelSectionConfig>()
+      .Text("name", &ModelSectionConfig::name, {}, "model; the task's own default when empty")
+      .Text("init", &ModelSectionConfig::init, {}, "safetensors file with the first weights");
+}
+FieldList<TrainConfig> TrainConfig::Fields() {
+  return FieldList<TrainConfig>()
+      .Int("steps", &TrainConfig::steps, {1, kMaxInt}, "steps of the whole run")
+      .Int("batch_size", &TrainConfig::batch_size, {1, 1 << 24}, "samples per rank and micro-batch")
+      .Int("accumulate", &TrainConfig::accumulate, {1, 1 << 20},
+           "micro-batches a step; compressed once")
+      .Int("seed", &TrainConfig::seed, {0, kMaxInt}, "of weights, batches and compressors")
+      .Text("precision", &TrainConfig::precision, {"fp32", "bf16"},
+            "bf16: forward under autocast; parameters and gradients stay fp32")
+      .Real("grad_clip", &TrainConfig::grad_clip, {0},
+            "norm to which the exchanged gradient is clipped; 0: off")
+      .Int("threads", &TrainConfig::threads, {0, 4096}, "per rank; 0: cores / ranks on this host")
+      .Int("max_skipped", &TrainConfig::max_skipped, {1, kMaxInt},
+           "give up (exit 5) after so many steps in a row with a non-finite gradient");
+}
+FieldList<CommConfig> CommConfig::Fields() {
+  return FieldList<CommConfig>()
+      .Text("backend", &CommConfig::backend, {"auto", "thread", "mpi"},
+            "auto: mpi under a launcher, thread (one rank) otherwise")
+      .Real("bucket_cap_mb", &CommConfig::bucket_cap_mb, {0, 1 << 20, kOpenLow},
+            "gradients are sent in buckets of at most so many MB")
+      .Bool("overlap", &CommConfig::overlap, "send buckets while backward goes on")
+      .Text("hierarchical", &CommConfig::hierarchical, {"auto"},
+            "two-level exchange; auto is flat in this version")
+      .Real("timeout_s", &CommConfig::timeout_s, {0, 1e9, kOpenLow},
+            "deadline of every exchange and of the start")
+      .Int("check_replicas_every", &CommConfig::check_replicas_every, {0, kMaxInt},
+           "compare a hash of the parameters over ranks every so many steps; 0: never");
+}
+FieldList<CompressorSectionConfig> CompressorSectionConfig::Fields() {
+  return FieldList<CompressorSectionConfig>()
+      .Text("name", &CompressorSectionConfig::name, Registry<Compressor>::Get().names(),
+            "how gradients are encoded")
+      .Int("min_numel", &CompressorSectionConfig::min_numel, {0, kMaxInt},
+           "smaller parameters travel dense")
+      .Int("start_step", &CompressorSectionConfig::start_step, {0, kMaxInt},
+           "dense before this step (0-based)");
+}
+FieldList<NamedSectionConfig> NamedSectionConfig::Fields() {
+  return FieldList<NamedSectionConfig>().Text("name", &NamedSectionConfig::name, {}, "variant");
+}
+FieldList<OptimizerSectionConfig> OptimizerSectionConfig::Fields() {
+  return FieldList<OptimizerSectionConfig>()
+      .Text("name", &OptimizerSectionConfig::name, Registry<Optimizer>::Get().names(),
+            "update rule")
+      .Real("lr", &OptimizerSectionConfig::lr, {0}, "base learning rate; [schedule] multiplies it")
+      .Text("state", &OptimizerSectionConfig::state, {"fp32"}, "how moments rest between steps");
+}
+FieldList<MemoryConfig> MemoryConfig::Fields() {
+  return FieldList<MemoryConfig>()
+      .Text("activations", &MemoryConfig::activations, {"none"},
+            "how activations are kept for backward")
+      .Real("compact_rank", &MemoryConfig::compact_rank, {0, 1, kOpenLow},
+            "rank fraction of activations = compact, which this version does not have")
+      .Int("mlp_chunks", &MemoryConfig::mlp_chunks, {1, 1}, "pieces the MLP runs in")
+      .Int("head_chunks", &MemoryConfig::head_chunks, {1, 1}, "pieces the head and loss run in");
+}
+FieldList<PlannerConfig> PlannerConfig::Fields() {
+  return FieldList<PlannerConfig>().Text("name", &PlannerConfig::name, {"none"},
+                                         "what re-chooses compressors while training");
+}
+FieldList<CheckpointConfig> CheckpointConfig::Fields() {
+  return FieldList<CheckpointConfig>()
+      .Int("every", &CheckpointConfig::every, {0, kMaxInt},
+           "steps between checkpoints, one more at the end; 0: none")
+      .Int("keep", &CheckpointConfig::keep, {1, kMaxInt}, "newest checkpoints kept")
+      .Text("resume", &CheckpointConfig::resume, {},
+            "auto (the newest in run.dir), never, or the path of a checkpoint or run folder");
+}
+FieldList<MetricsConfig> MetricsConfig::Fields() {
+  return FieldList<MetricsConfig>()
+      .Texts("sinks", &MetricsConfig::sinks, Registry<MetricSinkKind>::Get().names(),
+             "who gets a record a step")
+      .Int("every", &MetricsConfig::every, {1, kMaxInt}, "steps between records");
+}
+
+StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>* idle) {
+  TW_RETURN_IF_ERROR(config.CheckSections(
+      {"", "run", "task", "data", "model", "train", "comm", "compressor", "feedback", "planner",
+       "strategy", "optimizer", "schedule", "memory", "checkpoint", "metrics"}));
+  Settings s;
+  const auto plain = [&](const char* name, auto* out) -> Status {
+    using C = std::remove_pointer_t<decltype(out)>;
+    const ConfigSection& section = config.section(name);
+    TW_ASSIGN_OR_RETURN(*out, ParseFields<C>(section));
+    return CheckKeys(section, Keys(C::Fields().infos()), {}, idle);
+  };
+  TW_RETURN_IF_ERROR(plain("", &s.top));
+  TW_RETURN_IF_ERROR(plain("run", &s.run));
+  TW_RETURN_IF_ERROR(plain("task", &s.task));
+  TW_RETURN_IF_ERROR(plain("train", &s.train));
+  TW_RETURN_IF_ERROR(plain("comm", &s.comm));
+  TW_RETURN_IF_ERROR(plain("memory", &s.memory));
+  TW_RETURN_IF_ERROR(plain("planner", &s.planner));
+  TW_RETURN_IF_ERROR(plain("checkpoint", &s.checkpoint));
+  TW_RETURN_IF_ERROR(plain("metrics", &s.metrics));
+
+  // [data] belongs to the task, without a name key of its own.
+  const auto* task = Registry<TaskKind>::Get().Find(s.task.name);
+  TW_CHECK(task != nullptr);
+  TW_ASSIGN_OR_RETURN(auto kind, task->make(config.section("data")));
+  TW_RETURN_IF_ERROR(CheckKeys(config.section("data"), Keys(task->fields),
+                               Registry<TaskKind>::Get().all_keys(), idle));
+
+  TW_ASSIGN_OR_RETURN(s.model, ParseFields<ModelSectionConfig>(config.section("model")));
+  s.model_name = s.model.name.empty() ? kind->default_model() : s.model.name;
+  const auto variant = [&]<class Interface>(Registry<Interface>*, const char* section_name,
+                                            const std::string& name,
+                                            std::vector<FieldInfo> common) -> Status {
+    const ConfigSection& section = config.section(section_name);
+    TW_ASSIGN_OR_RETURN(const SectionRule rule,
+                        VariantRule<Interface>(section, name, std::move(common)));
+    return CheckVariantKeys(section, rule, idle);
+  };
+  const std::vector<FieldInfo> name_only = NamedSectionConfig::Fields().infos();
+  if (s.model_name.empty()) {  // a task of the user's own that brings its model
+    TW_RETURN_IF_ERROR(
+        CheckKeys(config.section("model"), Keys(ModelSectionConfig::Fields().infos()), {}, idle));
+  } else {
+    TW_RETURN_IF_ERROR(variant(static_cast<Registry<ModelFactory>*>(nullptr), "model", s.model_name,
+                               ModelSectionConfig::Fields().infos()));
+  }
+  TW_ASSIGN_OR_RETURN(s.compressor,
+                      ParseFields<CompressorSectionConfig>(config.section("compressor")));
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Compressor>*>(nullptr), "compressor",
+                             s.compressor.name, CompressorSectionConfig::Fields().infos()));
+  for (const ConfigSection& rule : config.array("compressor.rule")) {
+    auto common = CompressorSectionConfig::Fields().infos();
+    common.push_back({"match", std::string("*"), "", "glob over parameter names"});
+    if (!rule.has("match"))
+      return ConfigError(rule.where + ": [[compressor.rule]] needs a key match");
+    if (!rule.has("name"))
+      return ConfigError(rule.where + ": [[compressor.rule]] needs a key name");
+    TW_ASSIGN_OR_RETURN(const SectionRule keys, VariantRule<Compressor>(rule, "none", common));
+    TW_RETURN_IF_ERROR(CheckVariantKeys(rule, keys, idle));
+  }
+  s.feedback = config.section("feedback").GetString("name", s.feedback);
+  TW_RETURN_IF_ERROR(
+      variant(static_cast<Registry<FeedbackPolicy>*>(nullptr), "feedback", s.feedback, name_only));
+  s.strategy = config.section("strategy").GetString("name", s.strategy);
+  // Part of the interface for strategies that take local steps; with others it is idle.
+  std::vector<FieldInfo> strategy_keys = name_only;
+  strategy_keys.push_back({"local_steps", int64_t{10}, ">= 1", "local steps between exchanges"});
+  TW_RETURN_IF_ERROR(
+      variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, strategy_keys));
+  for (const char* key : {"strategy.local_steps", "memory.compact_rank"}) {
+    const std::string path = key;
+    const size_t dot = path.find('.');
+    const ConfigSection& section = config.section(path.substr(0, dot));
+    auto it = section.values.find(path.substr(dot + 1));
+    if (it == section.values.end()) continue;
+    idle->push_back(path + " = " + ToToml(it->second.value) + " does nothing in this version (" +
+                    it->second.where + ")");
+  }
+  s.schedule = config.section("schedule").GetString("name", s.schedule);
+  TW_RETURN_IF_ERROR(
+      variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule, name_only));
+  TW_ASSIGN_OR_RETURN(s.optimizer,
+                      ParseFields<OptimizerSectionConfig>(config.section("optimizer")));
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
+                             s.optimizer.name, OptimizerSectionConfig::Fields().infos()));
+  return s;
+}
+
+StatusOr<std::string> EffectiveToml(const Config& config, const Settings& s) {
+  std::string out;
+  for (const auto& [key, value] : DumpFields(s.top)) out += key + " = " + ToToml(value) + "\n";
+  const auto variant = [&]<class Interface>(Registry<Interface>*, const std::string& section,
+                                            const std::string& name, Values values) -> Status {
+    const auto* entry = Registry<Interface>::Get().Find(name);
+    TW_CHECK(entry != nullptr);
+    TW_ASSIGN_OR_RETURN(const Values own, entry->effective(config.section(section)));
+    values.insert(values.end(), own.begin(), own.end());
+    AppendSection("[" + section + "]", values, &out);
+    return OkStatus();
+  };
+  const auto named = [](const std::string& name) { return Values{{"name", FieldValue(name)}}; };
+  AppendSection("[run]", DumpFields(s.run), &out);
+  AppendSection("[task]", DumpFields(s.task), &out);
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<TaskKind>*>(nullptr), "data", s.task.name, {}));
+  const Values model{{"name", s.model_name}, {"init", s.model.init}};
+  if (s.model_name.empty()) {
+    AppendSection("[model]", model, &out);
+  } else {
+    TW_RETURN_IF_ERROR(
+        variant(static_cast<Registry<ModelFactory>*>(nullptr), "model", s.model_name, model));
+  }
+  AppendSection("[train]", DumpFields(s.train), &out);
+  AppendSection("[comm]", DumpFields(s.comm), &out);
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Compressor>*>(nullptr), "compressor",
+                             s.compressor.name, DumpFields(s.compressor)));
+  for (const ConfigSection& rule : config.array("compressor.rule")) {
+    Values values{{"match", rule.GetString("match", "*")}};
+    TW_ASSIGN_OR_RETURN(const auto common, ParseFields<CompressorSectionConfig>(rule));
+    for (const auto& v : DumpFields(common)) values.push_back(v);
+    TW_ASSIGN_OR_RETURN(const Values own,
+                        Registry<Compressor>::Get().Find(common.name)->effective(rule));
+    values.insert(values.end(), own.begin(), own.end());
+    AppendSection("[[compressor.rule]]", values, &out);
+  }
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<FeedbackPolicy>*>(nullptr), "feedback",
+                             s.feedback, named(s.feedback)));
+  AppendSection("[planner]", DumpFields(s.planner), &out);
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy,
+                             named(s.strategy)));
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
+                             s.optimizer.name, DumpFields(s.optimizer)));
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule,
+                             named(s.schedule)));
+  AppendSection("[memory]", DumpFields(s.memory), &out);
+  AppendSection("[checkpoint]", DumpFields(s.checkpoint), &out);
+  AppendSection("[metrics]", DumpFields(s.metrics), &out);
+  return out;
+}
+
+StatusOr<uint64_t> ConfigHash(const Config& config, const Settings& settings) {
+  Settings s = settings;
+  s.run = {};
+  s.train.steps = 1;
+  s.train.threads = 0;
+  s.checkpoint = {};
+  s.metrics = {};
+  s.comm.timeout_s = CommConfig{}.timeout_s;
+  TW_ASSIGN_OR_RETURN(const std::string text, EffectiveToml(config, s));
+  return Hash64(text);
+}
+
+std::vector<std::pair<std::string, std::vector<FieldInfo>>> CommonFields() {
+  return {{"", TopConfig::Fields().infos()},
+          {"run", RunConfig::Fields().infos()},
+          {"task", TaskSectionConfig::Fields().infos()},
+          {"model", ModelSectionConfig::Fields().infos()},
+          {"train", TrainConfig::Fields().infos()},
+          {"comm", CommConfig::Fields().infos()},
+          {"compressor", CompressorSectionConfig::Fields().infos()},
+          {"planner", PlannerConfig::Fields().infos()},
+          {"optimizer", OptimizerSectionConfig::Fields().infos()},
+          {"memory", MemoryConfig::Fields().infos()},
+          {"checkpoint", CheckpointConfig::Fields().infos()},
+          {"metrics", MetricsConfig::Fields().infos()}};
+}
+
+}  // namespace tw

@@ -1,0 +1,124 @@
+#include "launch/world.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "comm/mpi/mpi_session.h"
+#include "comm/thread_communicator.h"
+
+namespace tw {
+namespace {
+
+int EnvInt(const char* name, int fallback) {
+  const char* text = std::getenv(name);
+  return text && *text ? std::atoi(text) : fallback;
+}
+
+std::string HostName() {
+  char name[256] = "localhost";
+  ::gethostname(name, sizeof(name) - 1);
+  return name;
+}
+
+class ThreadWorld : public World {
+ public:
+  explicit ThreadWorld(double timeout_s) : group_(MakeThreadGroup(1, timeout_s)) {}
+  Communicator& comm() override { return *group_[0]; }
+  int local_rank() const override { return 0; }
+  int local_size() const override { return 1; }
+  std::string host() const override { return HostName(); }
+  void Close() override { lane_.reset(); }
+
+ private:
+  std::vector<std::unique_ptr<Communicator>> group_;
+};
+
+class MpiWorld : public World {
+ public:
+  explicit MpiWorld(std::unique_ptr<MpiSession> session) : session_(std::move(session)) {}
+  Communicator& comm() override { return session_->communicator(); }
+  int local_rank() const override { return session_->place().local_rank; }
+  int local_size() const override { return session_->place().local_size; }
+  std::string host() const override { return session_->place().host; }
+  void Close() override {
+    lane_.reset();
+    session_->Finalize();
+  }
+
+ private:
+  std::unique_ptr<MpiSession> session_;
+};
+
+}  // namespace
+
+LauncherHint ReadLauncher() {
+  LauncherHint hint;
+  for (const char* name : {"OMPI_COMM_WORLD", "PMIX", "PMI"}) {
+    const std::string prefix = name;
+    const int rank = EnvInt((prefix + "_RANK").c_str(), -1);
+    if (rank < 0) continue;
+    hint.rank = rank;
+    hint.size = EnvInt((prefix + "_SIZE").c_str(), 1);
+    hint.mpi = true;
+    return hint;
+  }
+  return hint;
+}
+
+StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s) {
+  const LauncherHint hint = ReadLauncher();
+  const bool mpi = backend == "mpi" || (backend == "auto" && hint.mpi);
+  if (!mpi) {
+    if (hint.size > 1) {
+      return ConfigError("comm.backend = \"thread\" is one rank, but the launcher started " +
+                         std::to_string(hint.size) + "; use comm.backend = \"auto\" or \"mpi\"");
+    }
+    if (!hint.mpi && EnvInt("SLURM_NTASKS", 1) > 1 && std::getenv("SLURM_STEP_ID")) {
+      return ConfigError("SLURM started " + std::to_string(EnvInt("SLURM_NTASKS", 1)) +
+                         " tasks that do not know each other; start them with: srun --mpi=pmix");
+    }
+    return std::make_unique<ThreadWorld>(timeout_s);
+  }
+  TW_ASSIGN_OR_RETURN(auto session, MpiSession::Init(timeout_s));
+  return std::make_unique<MpiWorld>(std::move(session));
+}
+
+Status World::AgreeOn(const Status& mine) {
+  if (size() == 1) return mine;
+  std::vector<int64_t> codes;
+  TW_RETURN_IF_ERROR(lane_->Run([&]() -> Status {
+    TW_ASSIGN_OR_RETURN(codes, comm().AllGatherInt(ExitCode(mine), {0, -1, "agreement"}));
+    return OkStatus();
+  }));
+  const auto failed = std::find_if(codes.begin(), codes.end(), [](int64_t c) { return c != 0; });
+  if (failed == codes.end()) return OkStatus();
+  const int root = static_cast<int>(failed - codes.begin());
+  char text[512] = {};
+  const std::string message(mine.message());
+  std::strncpy(text, message.c_str(), sizeof(text) - 1);
+  TW_RETURN_IF_ERROR(lane_->Run([&] {
+    return comm().Broadcast({reinterpret_cast<uint8_t*>(text), sizeof(text)}, root,
+                            {0, -1, "agreement"});
+  }));
+  if (rank() == root) return mine;
+  return WithFault(Status(absl::StatusCode::kAborted, text), static_cast<Fault>(*failed));
+}
+
+void EndJob(World& world, const Status& status) {
+  const int wait = std::min(world.rank(), 8);
+  std::this_thread::sleep_for(std::chrono::milliseconds(400 * wait));
+  std::fprintf(stderr, "tightwire: %s%s\n",
+               world.size() > 1 ? ("rank " + std::to_string(world.rank()) + ": ").c_str() : "",
+               std::string(status.message()).c_str());
+  std::fflush(stderr);
+  if (world.size() == 1) std::_Exit(ExitCode(status));
+  world.comm().Abort(ExitCode(status));
+}
+
+}  // namespace tw

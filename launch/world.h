@@ -1,0 +1,52 @@
+#pragma once
+// World: this process's place among the ranks, its communicator and its lane thread. The only file
+// that looks at a launcher's environment variables.
+
+#include <memory>
+#include <string>
+
+#include "core/api/communicator.h"
+#include "core/engine/lane.h"
+#include "launch/settings.h"
+
+namespace tw {
+
+// What a launcher says about this process, before MPI is up; {0, 1} without one.
+struct LauncherHint {
+  int rank = 0;
+  int size = 1;
+  bool mpi = false;  // started by something that MPI_Init can talk to
+};
+LauncherHint ReadLauncher();
+
+class World {
+ public:
+  // backend auto: MPI under a launcher, one thread rank otherwise. SLURM_NTASKS > 1 without PMIx is
+  // a ConfigError.
+  static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s);
+  virtual ~World() = default;
+
+  virtual Communicator& comm() = 0;
+  virtual int local_rank() const = 0;
+  virtual int local_size() const = 0;
+  virtual std::string host() const = 0;
+  Lane& lane() { return *lane_; }
+  int rank() { return comm().rank(); }
+  int size() { return comm().size(); }
+  // Collective, main thread, after all work; the lane ends here.
+  virtual void Close() = 0;
+
+  // The verdict of all ranks on something each tried alone (reading its config, opening its data).
+  // Collective. OK when all are; otherwise the error of the lowest failing rank, on all ranks.
+  Status AgreeOn(const Status& mine);
+
+ protected:
+  std::unique_ptr<Lane> lane_ = std::make_unique<Lane>();
+};
+
+// Prints one line on one rank and ends the job with the status's exit code: rank 0 at once, a
+// higher rank only when no lower one has ended the job meanwhile. For errors that are not known to
+// be the same everywhere. Does not return.
+[[noreturn]] void EndJob(World& world, const Status& status);
+
+}  // namespace tw
