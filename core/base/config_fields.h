@@ -129,7 +129,9 @@ class FieldList {
         [=](const C& c) { return FieldValue(c.*m); });
   }
 
-  const std::vector<Field>& fields() const { return fields_; }
+  const std::vector<Field>& fields() const& { return fields_; }
+  // By value from a temporary, so that a loop over C::Fields().fields() does not dangle.
+  std::vector<Field> fields() && { return std::move(fields_); }
   std::vector<FieldInfo> infos() const {
     std::vector<FieldInfo> out;
     for (const auto& f : fields_) out.push_back(f.info);
