@@ -1,4 +1,3 @@
-#define TOML_HEADER_ONLY 1
 #include "core/base/config_value.h"
 
 #include <toml++/toml.h>

@@ -1,0 +1,79 @@
+#include "core/base/state_bag.h"
+
+#include <gtest/gtest.h>
+
+namespace tw {
+namespace {
+
+TEST(StateBag, SlotsAreZeroedAndStayWhereTheyAre) {
+  StateBag bag;
+  bool created = false;
+  const TensorView a = bag.Slot("feedback/w/e", {2, 3}, DType::kF32, Reshard::kKeepMean, &created);
+  EXPECT_TRUE(created);
+  EXPECT_EQ(a.numel, 6);
+  for (float x : a.f32()) EXPECT_EQ(x, 0.0f);
+  for (int i = 0; i < 100; ++i)
+    bag.Slot("x/" + std::to_string(i), {1}, DType::kU8, Reshard::kReplicated);
+  const TensorView b = bag.Slot("feedback/w/e", {2, 3}, DType::kF32, Reshard::kKeepMean, &created);
+  EXPECT_FALSE(created);
+  EXPECT_EQ(a.data, b.data);
+  EXPECT_EQ(bag.bytes("feedback/"), 24);
+}
+
+TEST(StateBag, RollbackRestoresTouchedSlotsAndForgetsNewOnes) {
+  StateBag bag;
+  const auto kept = bag.Slot("kept", {2}, DType::kF32, Reshard::kKeepMean).f32();
+  const auto untouched = bag.Slot("untouched", {1}, DType::kF32, Reshard::kKeepMean).f32();
+  kept[0] = 1.5f;
+  bag.BeginJournal();
+  bag.Touch("kept");
+  kept[0] = 2.5f;
+  kept[1] = 3.5f;
+  bag.Touch("kept");  // only the first touch keeps a copy
+  untouched[0] = 9.0f;
+  bag.Slot("made", {1}, DType::kF32, Reshard::kReplicated);
+  bag.Rollback();
+  EXPECT_EQ(kept[0], 1.5f);
+  EXPECT_EQ(kept[1], 0.0f);
+  EXPECT_EQ(untouched[0], 9.0f);
+  EXPECT_EQ(bag.Find("made"), nullptr);
+}
+
+TEST(StateBag, CommitKeepsEverything) {
+  StateBag bag;
+  const auto slot = bag.Slot("s", {1}, DType::kF32, Reshard::kKeepMean).f32();
+  bag.BeginJournal();
+  bag.Touch("s");
+  slot[0] = 4.0f;
+  bag.CommitJournal();
+  EXPECT_EQ(slot[0], 4.0f);
+  bag.BeginJournal();  // an old journal does not leak into the next
+  bag.Rollback();
+  EXPECT_EQ(slot[0], 4.0f);
+}
+
+TEST(StateBag, ScopeJournalsWhatItHandsOut) {
+  StateBag bag;
+  const StateScope scope(&bag, "codec/w/");
+  const auto q = scope.Slot("q", {2}, DType::kF32, Reshard::kReplicated).f32();
+  q[0] = 1.0f;
+  bag.BeginJournal();
+  scope.Slot("q", {2}, DType::kF32, Reshard::kReplicated).f32()[0] = 7.0f;
+  bag.Rollback();
+  EXPECT_EQ(q[0], 1.0f);
+  EXPECT_NE(bag.Find("codec/w/q"), nullptr);
+}
+
+TEST(StateBag, EmptyTensorsAreFine) {
+  StateBag bag;
+  EXPECT_EQ(bag.Slot("empty", {0, 4}, DType::kF32, Reshard::kKeepMean).numel, 0);
+}
+
+TEST(StateBagDeathTest, AShapeThatChangesIsABug) {
+  StateBag bag;
+  bag.Slot("s", {2}, DType::kF32, Reshard::kKeepMean);
+  EXPECT_DEATH(bag.Slot("s", {3}, DType::kF32, Reshard::kKeepMean), "check failed");
+}
+
+}  // namespace
+}  // namespace tw
