@@ -1,16 +1,15 @@
 // train: from a config to a run folder. Reads top to bottom: config, world, agreement, objects,
 // resume, loop, summary.
 
-#include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 #include <torch/torch.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/str_format.h"
 #include "core/base/hash.h"
+#include "core/base/log.h"
 #include "core/engine/tensor_memory.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
@@ -18,23 +17,6 @@
 
 namespace tw {
 namespace {
-
-// Warnings and errors of rank 0 to stderr, everything of every rank into log.rank<r>.txt.
-void OpenLog(const std::string& run_dir, int rank) {
-  std::vector<spdlog::sink_ptr> sinks;
-  auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(run_dir + "/log.rank" +
-                                                                  std::to_string(rank) + ".txt");
-  file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
-  sinks.push_back(file);
-  if (rank == 0) {
-    auto screen = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-    screen->set_pattern("tightwire: %v");
-    sinks.push_back(screen);
-  }
-  auto logger = std::make_shared<spdlog::logger>("tightwire", sinks.begin(), sinks.end());
-  logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(logger);
-}
 
 // Rank 0's text on all ranks.
 StatusOr<std::string> Share(World& world, std::string text) {
@@ -55,6 +37,21 @@ int ThreadCount(const TrainConfig& train, World& world) {
   return std::max(1, cores / world.local_size());
 }
 
+// What a run ends with on the screen; the examples quote it.
+std::string LastLine(const RunFacts& f, const std::string& run_dir) {
+  const double ratio =
+      f.train.payload_bytes_per_step > 0
+          ? static_cast<double>(f.train.dense_bytes_per_step) / f.train.payload_bytes_per_step
+          : 1.0;
+  std::string line =
+      absl::StrFormat("final_loss %.4f  val_loss %.4f", f.train.final_loss, f.eval.loss);
+  if (f.eval.accuracy) line += absl::StrFormat("  val_accuracy %.4f", *f.eval.accuracy);
+  return line +
+         absl::StrFormat("  ratio %.1f  wire %.0f B/step  step %.1f ms  params_hash %s  -> %s",
+                         ratio, f.train.wire_bytes_per_step, f.train.step_ms_median,
+                         Hex64(f.params_hash), run_dir);
+}
+
 struct TrainRun {
   World* world;
   const LoadedConfig* loaded;
@@ -69,7 +66,7 @@ Status TrainRun::Go() {
   auto assembled = Assemble(*loaded, rank, world->size());
   TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
   Assembly& a = **assembled;
-  for (const std::string& w : a.warnings) spdlog::warn("{}", w);
+  for (const std::string& w : a.warnings) LogWarning(w);
   TW_RETURN_IF_ERROR(
       world->lane().Run([&] { return world->comm().Agree(a.plan->fingerprint(), "plan"); }));
 
@@ -109,9 +106,9 @@ Status TrainRun::Go() {
 
   int64_t params = 0;
   for (const ParameterView& p : reducer.views()) params += p.value.numel;
-  spdlog::info("{} ranks x {} threads on {}, {} parameters in {} buckets, run folder {}",
-               world->size(), at::get_num_threads(), world->host(), params, reducer.num_buckets(),
-               run_dir);
+  LogInfo(absl::StrFormat("%d ranks x %d threads on %s, %d parameters in %d buckets, run folder %s",
+                          world->size(), at::get_num_threads(), world->host(), params,
+                          reducer.num_buckets(), run_dir));
 
   TrainerOptions options;
   options.steps = s.train.steps;
@@ -152,17 +149,7 @@ Status TrainRun::Go() {
     }
     if (written.ok()) written = WriteSummary(run_dir, facts);
     if (written.ok()) {
-      std::string last = "final_loss " + std::to_string(facts.train.final_loss) + " val_loss " +
-                         std::to_string(facts.eval.loss);
-      if (facts.eval.accuracy) last += " val_accuracy " + std::to_string(*facts.eval.accuracy);
-      spdlog::info("{} ratio {:.1f} wire_bytes/step {:.0f} step {:.1f} ms params_hash {} -> {}",
-                   last,
-                   facts.train.payload_bytes_per_step > 0
-                       ? static_cast<double>(facts.train.dense_bytes_per_step) /
-                             facts.train.payload_bytes_per_step
-                       : 1.0,
-                   facts.train.wire_bytes_per_step, facts.train.step_ms_median,
-                   Hex64(facts.params_hash), run_dir);
+      LogInfo(LastLine(facts, run_dir));
     }
   }
   return world->AgreeOn(written);
@@ -224,7 +211,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   OpenLog(run.run_dir, world.rank());
   const Status status = run.Go();
   if (!status.ok()) {
-    spdlog::default_logger()->flush();
+    FlushLog();
     EndJob(world, status);
   }
   world.Close();

@@ -2,7 +2,6 @@
 // -> Report. Next: gradient_reducer.cc.
 #include "core/engine/trainer.h"
 
-#include <spdlog/spdlog.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/hash.h"
+#include "core/base/log.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -102,12 +102,13 @@ Status Trainer::Step(int64_t step) {
   record_.step_ms = NowMs() - start;
   record_.skipped = result.skipped;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {
-    spdlog::warn("parameter {} got no gradient in step {}; it counts as zero", name, step);
+    LogWarning("parameter " + name + " got no gradient in step " + std::to_string(step) +
+               "; it counts as zero");
   }
   if (result.skipped) {
     ++summary_.skipped;
-    spdlog::warn("step {}: a rank has a non-finite gradient; the step is skipped on all ranks",
-                 step);
+    LogWarning("step " + std::to_string(step) +
+               ": a rank has a non-finite gradient; the step is skipped on all ranks");
     if (++skipped_in_a_row_ >= options_.max_skipped) {
       return NumbersError("step " + std::to_string(step) + ": " +
                           std::to_string(skipped_in_a_row_) +

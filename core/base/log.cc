@@ -1,0 +1,36 @@
+#include "core/base/log.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <memory>
+#include <vector>
+
+namespace tw {
+
+void OpenLog(const std::string& run_dir, int rank) {
+  std::vector<spdlog::sink_ptr> sinks;
+  try {
+    auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(run_dir + "/log.rank" +
+                                                                    std::to_string(rank) + ".txt");
+    file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+    sinks.push_back(file);
+  } catch (const spdlog::spdlog_ex&) {
+    // No log file is no reason not to train; a full disk shows itself at the metrics.
+  }
+  if (rank == 0) {
+    auto screen = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+    screen->set_pattern("tightwire: %v");
+    sinks.push_back(screen);
+  }
+  auto logger = std::make_shared<spdlog::logger>("tightwire", sinks.begin(), sinks.end());
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(logger);
+}
+
+void LogInfo(const std::string& line) { spdlog::info("{}", line); }
+void LogWarning(const std::string& line) { spdlog::warn("{}", line); }
+void FlushLog() { spdlog::default_logger()->flush(); }
+
+}  // namespace tw
