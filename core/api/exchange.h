@@ -37,4 +37,7 @@ class Exchange {
                      ExchangeTimes* times) const = 0;
 };
 
+// The registered exchange of that merge, or null when the program has none. Thread safe.
+const Exchange* FindExchange(Merge merge);
+
 }  // namespace tw
