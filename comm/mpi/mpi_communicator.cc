@@ -1,0 +1,312 @@
+#include "comm/mpi/mpi_communicator.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "comm/mpi/mpi_error.h"
+#include "comm/mpi/roll_call.h"
+#include "comm/timeout_error.h"
+#include "core/base/clock.h"
+
+namespace tw {
+namespace {
+
+constexpr double kSpinMs = 0.03;
+constexpr double kShortestSleepMs = 0.05;
+constexpr double kLongestSleepMs = 0.5;
+// How often a waiting rank looks whether others call the roll.
+constexpr double kListenMs = 20;
+// MPI promises tags up to 32767.
+constexpr uint64_t kNumTags = 32000;
+// Abort() does not wait longer than this for MPI_Abort to end the process.
+constexpr unsigned kAbortSeconds = 5;
+
+class MpiCommunicator;
+
+// The messages of one operation.
+class MpiTicket : public Ticket {
+ public:
+  MpiTicket(MpiCommunicator* owner, const OpTag& tag, int mpi_tag)
+      : owner_(owner), tag_(tag), mpi_tag_(mpi_tag) {}
+
+  void Send(ByteSpan bytes, int to);
+  void Receive(MutableByteSpan bytes, int from);
+  // Sends `bytes` to each of `children` as soon as everything posted so far has arrived.
+  void Relay(ByteSpan bytes, std::vector<int> children) {
+    relay_bytes_ = bytes;
+    relay_to_ = std::move(children);
+  }
+  Status Wait() override;
+
+ private:
+  struct Expected {
+    int peer = -1;
+    int bytes = -1;  // -1: a send
+  };
+  Status WaitForPosted();
+  // What MPI says about a set of requests of which one failed.
+  Status Explain(int code) const;
+  Status CheckLengths() const;
+  void Note(int code, int peer, int bytes);
+
+  MpiCommunicator* owner_;
+  OpTag tag_;
+  int mpi_tag_;
+  Status start_status_;
+  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
+  std::vector<Expected> expected_;
+  ByteSpan relay_bytes_;
+  std::vector<int> relay_to_;
+};
+
+class MpiCommunicator : public Communicator {
+ public:
+  MpiCommunicator(const MpiCommunicatorOptions& options, MPI_Comm data, MPI_Comm control, int rank,
+                  int size)
+      : options_(options),
+        data_(data),
+        control_(control),
+        rank_(rank),
+        size_(size),
+        roll_call_(control, rank, size) {}
+  ~MpiCommunicator() override {
+    roll_call_.Listen();  // nothing unreceived is left behind for MPI_Finalize
+    MPI_Comm_free(&control_);
+    MPI_Comm_free(&data_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  const char* name() const override { return "mpi"; }
+  int64_t bytes_sent() const override { return bytes_sent_; }
+
+  std::unique_ptr<Ticket> StartAllGatherV(ByteSpan mine, std::span<const int64_t> sizes,
+                                          MutableByteSpan all, const OpTag& tag) override {
+    TW_CHECK_EQ(static_cast<int>(sizes.size()), size_);
+    auto ticket = NewTicket(tag);
+    std::vector<int64_t> begins = Begins(sizes);
+    TW_CHECK_EQ(begins.back(), static_cast<int64_t>(all.size()));
+    const auto part = [&](int r) { return Part(all, begins, r); };
+    TW_CHECK_EQ(mine.size(), part(rank_).size());
+    for (int i = 1; i < size_; ++i) {
+      const int from = (rank_ + size_ - i) % size_;
+      ticket->Receive(part(from), from);
+    }
+    for (int i = 1; i < size_; ++i) ticket->Send(mine, (rank_ + i) % size_);
+    CopyOwn(mine, part(rank_));
+    return ticket;
+  }
+
+  std::unique_ptr<Ticket> StartAllToAllV(ByteSpan send, std::span<const int64_t> send_sizes,
+                                         MutableByteSpan recv, std::span<const int64_t> recv_sizes,
+                                         const OpTag& tag) override {
+    TW_CHECK_EQ(static_cast<int>(send_sizes.size()), size_);
+    TW_CHECK_EQ(static_cast<int>(recv_sizes.size()), size_);
+    auto ticket = NewTicket(tag);
+    const std::vector<int64_t> send_begins = Begins(send_sizes), recv_begins = Begins(recv_sizes);
+    TW_CHECK_EQ(send_begins.back(), static_cast<int64_t>(send.size()));
+    TW_CHECK_EQ(recv_begins.back(), static_cast<int64_t>(recv.size()));
+    for (int i = 1; i < size_; ++i) {
+      const int from = (rank_ + size_ - i) % size_;
+      ticket->Receive(Part(recv, recv_begins, from), from);
+    }
+    for (int i = 1; i < size_; ++i) {
+      const int to = (rank_ + i) % size_;
+      ticket->Send(Part(send, send_begins, to), to);
+    }
+    TW_CHECK_EQ(Part(send, send_begins, rank_).size(), Part(recv, recv_begins, rank_).size());
+    CopyOwn(Part(send, send_begins, rank_), Part(recv, recv_begins, rank_));
+    return ticket;
+  }
+
+  std::unique_ptr<Ticket> StartBroadcast(MutableByteSpan bytes, int root,
+                                         const OpTag& tag) override {
+    auto ticket = NewTicket(tag);
+    // Ranks counted from the root: v gets from v without its lowest set bit and passes on to v + b
+    // for every power of two b below that bit.
+    const int v = (rank_ - root + size_) % size_;
+    int bit = 1;
+    while (bit < size_ && !(v & bit)) bit <<= 1;
+    std::vector<int> children;
+    for (int b = bit >> 1; b > 0; b >>= 1) {
+      if (v + b < size_) children.push_back((v + b + root) % size_);
+    }
+    if (v == 0) {
+      for (const int child : children) ticket->Send(bytes, child);
+    } else {
+      ticket->Receive(bytes, (v - bit + root) % size_);
+      ticket->Relay(bytes, std::move(children));
+    }
+    return ticket;
+  }
+
+  void Abort(int code) override {
+    std::fflush(nullptr);
+    std::thread([code] {
+      sleep(kAbortSeconds);
+      _exit(code);
+    }).detach();
+    MPI_Abort(MPI_COMM_WORLD, code);
+    _exit(code);
+  }
+
+  const MpiCommunicatorOptions& options() const { return options_; }
+  MPI_Comm data() const { return data_; }
+  RollCall& roll_call() { return roll_call_; }
+  void CountSent(int64_t bytes) { bytes_sent_ += bytes; }
+
+ private:
+  std::unique_ptr<MpiTicket> NewTicket(const OpTag& tag) {
+    return std::make_unique<MpiTicket>(this, tag, static_cast<int>(sequence_++ % kNumTags));
+  }
+  // n + 1 offsets.
+  static std::vector<int64_t> Begins(std::span<const int64_t> sizes) {
+    std::vector<int64_t> begins = {0};
+    for (const int64_t size : sizes) {
+      TW_CHECK_GE(size, 0);
+      begins.push_back(begins.back() + size);
+    }
+    return begins;
+  }
+  template <class Bytes>
+  static Bytes Part(Bytes bytes, const std::vector<int64_t>& begins, int rank) {
+    const size_t r = static_cast<size_t>(rank);
+    return bytes.subspan(static_cast<size_t>(begins[r]),
+                         static_cast<size_t>(begins[r + 1] - begins[r]));
+  }
+  static void CopyOwn(ByteSpan from, MutableByteSpan to) {
+    if (!from.empty() && from.data() != to.data()) {
+      std::memcpy(to.data(), from.data(), from.size());
+    }
+  }
+
+  const MpiCommunicatorOptions options_;
+  MPI_Comm data_, control_;
+  const int rank_, size_;
+  RollCall roll_call_;
+  uint64_t sequence_ = 0;
+  std::atomic<int64_t> bytes_sent_ = 0;
+};
+
+void MpiTicket::Note(int code, int peer, int bytes) {
+  if (start_status_.ok()) {
+    start_status_ = MpiStatus(code, ToString(tag_) + " with rank " + std::to_string(peer));
+  }
+  expected_.push_back({peer, bytes});
+}
+
+void MpiTicket::Send(ByteSpan bytes, int to) {
+  const size_t limit = static_cast<size_t>(owner_->options().max_message_bytes);
+  owner_->CountSent(static_cast<int64_t>(bytes.size()));
+  while (!bytes.empty()) {
+    const size_t length = std::min(limit, bytes.size());
+    requests_.push_back(MPI_REQUEST_NULL);
+    Note(MPI_Isend(bytes.data(), static_cast<int>(length), MPI_BYTE, to, mpi_tag_, owner_->data(),
+                   &requests_.back()),
+         to, -1);
+    bytes = bytes.subspan(length);
+  }
+}
+
+void MpiTicket::Receive(MutableByteSpan bytes, int from) {
+  const size_t limit = static_cast<size_t>(owner_->options().max_message_bytes);
+  while (!bytes.empty()) {
+    const size_t length = std::min(limit, bytes.size());
+    requests_.push_back(MPI_REQUEST_NULL);
+    Note(MPI_Irecv(bytes.data(), static_cast<int>(length), MPI_BYTE, from, mpi_tag_, owner_->data(),
+                   &requests_.back()),
+         from, static_cast<int>(length));
+    bytes = bytes.subspan(length);
+  }
+}
+
+Status MpiTicket::Explain(int code) const {
+  for (size_t i = 0; code == MPI_ERR_IN_STATUS && i < statuses_.size(); ++i) {
+    const int error = statuses_[i].MPI_ERROR;
+    if (error == MPI_SUCCESS || error == MPI_ERR_PENDING) continue;
+    return MpiStatus(error, ToString(tag_) + " with rank " + std::to_string(expected_[i].peer));
+  }
+  return MpiStatus(code, ToString(tag_));
+}
+
+Status MpiTicket::CheckLengths() const {
+  for (size_t i = 0; i < expected_.size(); ++i) {
+    if (expected_[i].bytes < 0) continue;
+    int received = 0;
+    MPI_Get_count(&statuses_[i], MPI_BYTE, &received);
+    if (received == expected_[i].bytes) continue;
+    return PeerError(ToString(tag_) + ": rank " + std::to_string(expected_[i].peer) + " sent " +
+                     std::to_string(received) + " bytes, expected " +
+                     std::to_string(expected_[i].bytes));
+  }
+  return OkStatus();
+}
+
+Status MpiTicket::WaitForPosted() {
+  statuses_.resize(requests_.size());
+  RollCall& roll_call = owner_->roll_call();
+  const double timeout_s = owner_->options().timeout_s;
+  const double start = NowMs(), half = start + timeout_s * 500, deadline = start + timeout_s * 1e3;
+  double sleep_ms = 0, next_listen = start + std::min(kListenMs, timeout_s * 100);
+  for (;;) {
+    int done = 0;
+    const int code =
+        MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
+    if (code != MPI_SUCCESS) return Explain(code);
+    if (done) break;
+    const double now = NowMs();
+    if (now - start < kSpinMs) continue;
+    if (now >= next_listen) {
+      const bool called = roll_call.Listen();
+      if (called || now >= half) roll_call.Report(tag_);
+      if (now >= deadline) {
+        const Status late = TimedOut(owner_->rank(), tag_, timeout_s, roll_call.Missing());
+        return PeerTimeout(std::string(late.message()) + roll_call.Elsewhere(tag_));
+      }
+      next_listen = now + std::min(kListenMs, timeout_s * 100);
+    }
+    sleep_ms = std::clamp(sleep_ms * 1.5, kShortestSleepMs, kLongestSleepMs);
+    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
+  }
+  roll_call.Resume();
+  return CheckLengths();
+}
+
+Status MpiTicket::Wait() {
+  TW_RETURN_IF_ERROR(start_status_);
+  if (!requests_.empty()) TW_RETURN_IF_ERROR(WaitForPosted());
+  if (relay_to_.empty()) return OkStatus();
+  requests_.clear();
+  expected_.clear();
+  for (const int child : relay_to_) Send(relay_bytes_, child);
+  TW_RETURN_IF_ERROR(start_status_);
+  return requests_.empty() ? OkStatus() : WaitForPosted();
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(const MpiCommunicatorOptions& options) {
+  TW_CHECK(options.timeout_s > 0 && options.max_message_bytes > 0 &&
+           options.max_message_bytes <= int64_t{1} << 30);
+  int rank = 0, size = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  MPI_Comm comms[2];
+  for (MPI_Comm& comm : comms) {
+    TW_RETURN_IF_ERROR(
+        MpiStatus(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "duplicating the communicator"));
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+  }
+  return std::make_unique<MpiCommunicator>(options, comms[0], comms[1], rank, size);
+}
+
+}  // namespace tw
