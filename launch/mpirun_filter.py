@@ -1,28 +1,31 @@
 #!/usr/bin/env python3
-"""Passes a job's stderr through and takes mpirun's own notices out of it.
+"""Passes a job's stderr through and takes what mpirun itself says out of it.
 
-Usage: mpirun ... 2>&1 >/dev/null | mpirun_filter.py NOTES
+Usage: mpirun --mca state_base_verbose 1 ... 2>&1 >/dev/null | mpirun_filter.py NOTES
 
 mpirun frames its notices with rulers of dashes, 15 lines for what is one fact; with -q it says nothing at all, not even
-that it found no program to start. Here the notices go to the file NOTES, each as one line, and launch/run says what
-matters in one line. Everything else is passed on as it comes, byte by byte, so that a progress bar still moves.
+that it found no program to start. And about one time in thirty it forgets to say which rank was killed; its state changes
+(state_base_verbose) tell that always. Both go to the file NOTES, a line each, and launch/run says what matters in one line.
+Everything else is passed on as it comes, byte by byte, so that a progress bar still moves.
 """
 import os
 import re
 import sys
 
 RULER = b"-" * 74 + b"\n"
-# Unframed remarks of mpirun about its own insides; the framed notice beside them says the same better.
-REMARK = re.compile(rb"^(\[[\w.-]+:\d+\] (.*ORTE_ERROR_LOG|\d+ more process(es)? ha|Set MCA parameter).*"
-                    rb"|\d+ total process(es)? failed to start)\n", re.M)
-REMARK_BEGINS = re.compile(rb"\[[\w.-]*(:(\d+(\].*)?)?)?|\d+( [a-z ]*)?")
+# mpirun's unframed lines. They may follow a rank's unfinished line, so they are looked for anywhere.
+STATE = re.compile(rb"\[[\w.-]+:\d+\] \[\[\d+,\d+\],\d+\] (?:ACTIVATE|ORTE_ERROR_LOG)[^\n]*\n"
+                   rb"|\[[\w.-]+:\d+\] (?:\d+ more process(?:es)? ha|Set MCA parameter)[^\n]*\n"
+                   rb"|\d+ total process(?:es)? failed to start\n")
+STATE_BEGINS = re.compile(rb"\[[\w.-]*(:\d*(\]( (\[[^\n]*)?)?)?)?$")
+KILLED = re.compile(rb"ACTIVATE PROC \[\[\d+,\d+\],(\d+)\] STATE ABORTED BY SIGNAL")
 
 
 def undecided(text: bytes) -> int:
-    """How many bytes at the end of text may be the beginning of a ruler or of a remark."""
-    line = text[text.rfind(b"\n") + 1:]
-    if line and len(line) < 1000 and REMARK_BEGINS.fullmatch(line):
-        return len(line)
+    """How many bytes at the end of text may be the beginning of a ruler or of a state line."""
+    begun = STATE_BEGINS.search(text, max(0, len(text) - 1000))
+    if begun:
+        return len(text) - begun.start()
     for size in range(min(len(RULER) - 1, len(text)), 0, -1):
         if RULER.startswith(text[-size:]):
             return size
@@ -32,21 +35,28 @@ def undecided(text: bytes) -> int:
 def main() -> int:
     out = sys.stderr.buffer
     with open(sys.argv[1], "ab", buffering=0) as notes:
+
+        def note(match) -> bytes:
+            killed = KILLED.search(match.group())
+            if killed:
+                notes.write(b"killed: rank " + killed.group(1) + b"\n")
+            return b""
+
         text = b""
         inside = False
         while True:
             chunk = os.read(0, 65536)
             text += chunk
             while (at := text.find(RULER)) >= 0:
-                piece, text = text[:at], text[at + len(RULER):]
+                piece, text = STATE.sub(note, text[:at]), text[at + len(RULER):]
                 if inside:
                     notes.write(re.sub(rb"\s+", b" ", piece).strip() + b"\n")
                 else:
-                    out.write(REMARK.sub(b"", piece))
+                    out.write(piece)
                 inside = not inside
             if not inside:
                 held = undecided(text) if chunk else 0
-                out.write(REMARK.sub(b"", text[: len(text) - held]))
+                out.write(STATE.sub(note, text[: len(text) - held]))
                 text = text[len(text) - held:]
             out.flush()
             if not chunk:

@@ -19,9 +19,18 @@
 namespace tw {
 namespace {
 
+// A waiting rank spins this long before its first sleep.
 constexpr double kSpinMs = 0.03;
+// While messages complete, bytes flow and every test moves some: no sleep until they have stopped
+// completing for this long. (Without single-copy shared memory a sleep between tests costs a factor
+// of ten.)
+constexpr double kFlowMs = 0.2;
 constexpr double kShortestSleepMs = 0.05;
 constexpr double kLongestSleepMs = 0.5;
+// Parts travel in pieces, so that their completion shows that bytes flow: at least this long, and
+// at most so many a part.
+constexpr size_t kPieceBytes = size_t{256} << 10;
+constexpr size_t kMaxPieces = 64;
 // How often a waiting rank looks whether others call the roll.
 constexpr double kListenMs = 20;
 // MPI promises tags up to 32767.
@@ -52,10 +61,11 @@ class MpiTicket : public Ticket {
     int bytes = -1;  // -1: a send
   };
   Status WaitForPosted();
-  // What MPI says about a set of requests of which one failed.
-  Status Explain(int code) const;
-  Status CheckLengths() const;
+  // Tests all requests; *num_done grows by those that have completed.
+  Status Test(size_t* num_done);
+  Status CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const;
   void Note(int code, int peer, int bytes);
+  size_t PieceBytes(size_t bytes) const;
 
   MpiCommunicator* owner_;
   OpTag tag_;
@@ -63,6 +73,7 @@ class MpiTicket : public Ticket {
   Status start_status_;
   std::vector<MPI_Request> requests_;
   std::vector<MPI_Status> statuses_;
+  std::vector<int> done_;
   std::vector<Expected> expected_;
   ByteSpan relay_bytes_;
   std::vector<int> relay_to_;
@@ -204,11 +215,16 @@ void MpiTicket::Note(int code, int peer, int bytes) {
   expected_.push_back({peer, bytes});
 }
 
-void MpiTicket::Send(ByteSpan bytes, int to) {
+size_t MpiTicket::PieceBytes(size_t bytes) const {
   const size_t limit = static_cast<size_t>(owner_->options().max_message_bytes);
+  return std::min(limit, std::max(kPieceBytes, (bytes + kMaxPieces - 1) / kMaxPieces));
+}
+
+void MpiTicket::Send(ByteSpan bytes, int to) {
   owner_->CountSent(static_cast<int64_t>(bytes.size()));
+  const size_t piece = PieceBytes(bytes.size());
   while (!bytes.empty()) {
-    const size_t length = std::min(limit, bytes.size());
+    const size_t length = std::min(piece, bytes.size());
     requests_.push_back(MPI_REQUEST_NULL);
     Note(MPI_Isend(bytes.data(), static_cast<int>(length), MPI_BYTE, to, mpi_tag_, owner_->data(),
                    &requests_.back()),
@@ -218,9 +234,9 @@ void MpiTicket::Send(ByteSpan bytes, int to) {
 }
 
 void MpiTicket::Receive(MutableByteSpan bytes, int from) {
-  const size_t limit = static_cast<size_t>(owner_->options().max_message_bytes);
+  const size_t piece = PieceBytes(bytes.size());
   while (!bytes.empty()) {
-    const size_t length = std::min(limit, bytes.size());
+    const size_t length = std::min(piece, bytes.size());
     requests_.push_back(MPI_REQUEST_NULL);
     Note(MPI_Irecv(bytes.data(), static_cast<int>(length), MPI_BYTE, from, mpi_tag_, owner_->data(),
                    &requests_.back()),
@@ -229,42 +245,46 @@ void MpiTicket::Receive(MutableByteSpan bytes, int from) {
   }
 }
 
-Status MpiTicket::Explain(int code) const {
-  for (size_t i = 0; code == MPI_ERR_IN_STATUS && i < statuses_.size(); ++i) {
-    const int error = statuses_[i].MPI_ERROR;
-    if (error == MPI_SUCCESS || error == MPI_ERR_PENDING) continue;
-    return MpiStatus(error, ToString(tag_) + " with rank " + std::to_string(expected_[i].peer));
+Status MpiTicket::CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const {
+  if (failed && status.MPI_ERROR != MPI_SUCCESS) {
+    return MpiStatus(status.MPI_ERROR,
+                     ToString(tag_) + " with rank " + std::to_string(expected.peer));
   }
-  return MpiStatus(code, ToString(tag_));
+  if (expected.bytes < 0) return OkStatus();
+  int received = 0;
+  MPI_Get_count(&status, MPI_BYTE, &received);
+  if (received == expected.bytes) return OkStatus();
+  return PeerError(ToString(tag_) + ": rank " + std::to_string(expected.peer) + " sent " +
+                   std::to_string(received) + " bytes, expected " + std::to_string(expected.bytes));
 }
 
-Status MpiTicket::CheckLengths() const {
-  for (size_t i = 0; i < expected_.size(); ++i) {
-    if (expected_[i].bytes < 0) continue;
-    int received = 0;
-    MPI_Get_count(&statuses_[i], MPI_BYTE, &received);
-    if (received == expected_[i].bytes) continue;
-    return PeerError(ToString(tag_) + ": rank " + std::to_string(expected_[i].peer) + " sent " +
-                     std::to_string(received) + " bytes, expected " +
-                     std::to_string(expected_[i].bytes));
+Status MpiTicket::Test(size_t* num_done) {
+  int count = 0;
+  const int code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count,
+                                done_.data(), statuses_.data());
+  const bool failed = code == MPI_ERR_IN_STATUS;
+  if (!failed) TW_RETURN_IF_ERROR(MpiStatus(code, ToString(tag_)));
+  for (int i = 0; i < count; ++i) {
+    const Expected& expected = expected_[static_cast<size_t>(done_[static_cast<size_t>(i)])];
+    TW_RETURN_IF_ERROR(CheckDone(expected, statuses_[static_cast<size_t>(i)], failed));
   }
+  if (count > 0) *num_done += static_cast<size_t>(count);
   return OkStatus();
 }
 
 Status MpiTicket::WaitForPosted() {
   statuses_.resize(requests_.size());
+  done_.resize(requests_.size());
   RollCall& roll_call = owner_->roll_call();
   const double timeout_s = owner_->options().timeout_s;
   const double start = NowMs(), half = start + timeout_s * 500, deadline = start + timeout_s * 1e3;
-  double sleep_ms = 0, next_listen = start + std::min(kListenMs, timeout_s * 100);
-  for (;;) {
-    int done = 0;
-    const int code =
-        MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
-    if (code != MPI_SUCCESS) return Explain(code);
-    if (done) break;
+  const double listen_ms = std::min(kListenMs, timeout_s * 100);
+  double sleep_ms = 0, next_listen = start + listen_ms, awake_until = start + kSpinMs;
+  for (size_t num_done = 0, before = 0;; before = num_done) {
+    TW_RETURN_IF_ERROR(Test(&num_done));
+    if (num_done == requests_.size()) break;
     const double now = NowMs();
-    if (now - start < kSpinMs) continue;
+    if (num_done > before) awake_until = now + kFlowMs, sleep_ms = 0;
     if (now >= next_listen) {
       const bool called = roll_call.Listen();
       if (called || now >= half) roll_call.Report(tag_);
@@ -272,13 +292,17 @@ Status MpiTicket::WaitForPosted() {
         const Status late = TimedOut(owner_->rank(), tag_, timeout_s, roll_call.Missing());
         return PeerTimeout(std::string(late.message()) + roll_call.Elsewhere(tag_));
       }
-      next_listen = now + std::min(kListenMs, timeout_s * 100);
+      next_listen = now + listen_ms;
+    }
+    if (now < awake_until) {
+      std::this_thread::yield();
+      continue;
     }
     sleep_ms = std::clamp(sleep_ms * 1.5, kShortestSleepMs, kLongestSleepMs);
     std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
   }
   roll_call.Resume();
-  return CheckLengths();
+  return OkStatus();
 }
 
 Status MpiTicket::Wait() {

@@ -28,10 +28,7 @@ void Message::Materialize() {
 
 RngStream CodecContext::OwnStream() const {
   if (second_hop) {
-    // Keyed by where the chunk starts, not by who owns it: bits do not change with the number of
-    // buckets.
-    const auto shared = RngStream::Of(seed, RngPurpose::kReencode, step, spec->id, kSharedRank);
-    return {shared.key ^ (static_cast<uint64_t>(offset) * 0x9E3779B97F4A7C15ull)};
+    return RngStream::Of(seed, RngPurpose::kReencode, step, spec->id, kSharedRank);
   }
   return RngStream::Of(seed, RngPurpose::kEncode, step, spec->id, static_cast<uint32_t>(rank));
 }

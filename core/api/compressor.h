@@ -75,8 +75,9 @@ struct CodecContext {
   const StateScope* state = nullptr;  // "codec/<parameter>/"
   Workspace* scratch = nullptr;       // slots kScratchCodec0.. are the codec's
 
-  // Own numbers; for the second hop keyed by (parameter, offset) and shared, so that no owner is in
-  // them.
+  // Own numbers; for the second hop shared, so that no owner is in them. The stream belongs to the
+  // whole parameter: element i of a chunk draws number offset + i, and bits do not change with the
+  // number of buckets, chunks or ranks.
   RngStream OwnStream() const;
   // The same on every rank.
   RngStream SharedStream() const;

@@ -1,15 +1,15 @@
 #include "core/data/file.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <vector>
+
+#include "core/base/file_io.h"
 
 namespace tw {
 namespace {
@@ -18,18 +18,6 @@ bool EndsWith(const std::string& text, const std::string& tail) {
   return text.size() >= tail.size() &&
          text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
 }
-
-Status SystemError(const std::string& path, const char* what) {
-  return DataError(path + ": " + what + ": " + std::strerror(errno));
-}
-
-// Closes the descriptor on every way out.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
 
 }  // namespace
 
@@ -81,21 +69,8 @@ StatusOr<std::string> Gunzip(const std::string& packed, const std::string& name)
 }
 
 StatusOr<std::string> ReadDataFile(const std::string& path) {
-  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return SystemError(path, "cannot open");
-  struct stat info;
-  if (::fstat(file.fd, &info) != 0) return SystemError(path, "cannot read");
-  if (S_ISDIR(info.st_mode)) return DataError(path + ": is a folder, a file is needed here");
-  std::string bytes;
-  bytes.reserve(static_cast<size_t>(info.st_size));
-  std::vector<char> chunk(1 << 18);
-  for (;;) {
-    const ssize_t n = ::read(file.fd, chunk.data(), chunk.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(path, "cannot read");
-    if (n == 0) break;
-    bytes.append(chunk.data(), static_cast<size_t>(n));
-  }
+  if (IsFolder(path)) return DataError(path + ": is a folder, a file is needed here");
+  TW_ASSIGN_OR_RETURN(std::string bytes, ReadTextFile(path));
   if (bytes.empty()) return DataError(path + ": the file is empty");
   const bool packed = bytes.size() >= 2 && bytes[0] == '\x1f' && bytes[1] == '\x8b';
   if (!packed) {
@@ -107,31 +82,12 @@ StatusOr<std::string> ReadDataFile(const std::string& path) {
   return out;
 }
 
-Status WriteDataFile(const std::string& path, const std::string& bytes) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) return DataError(folder.string() + ": cannot make the folder: " + error.message());
-  }
-  std::string temporary = path + ".XXXXXX";
-  Descriptor file{::mkstemp(temporary.data())};
-  if (file.fd < 0) return SystemError(path, "cannot write");
-  const auto fail = [&](const char* what) {
-    const Status status = SystemError(path, what);
-    ::unlink(temporary.c_str());
-    return status;
-  };
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::write(file.fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail("cannot write");
-    done += static_cast<size_t>(n);
-  }
-  ::fchmod(file.fd, 0644);  // mkstemp's 0600 would hide a shared cache from other users
-  if (::fsync(file.fd) != 0) return fail("cannot write");
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return fail("cannot rename to");
+Status WriteCacheFile(const std::string& path, const std::string& bytes) {
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
+  const std::string own = path + "." + std::to_string(::getpid());
+  TW_RETURN_IF_ERROR(WriteTextFileAtomically(own, bytes));
+  if (std::rename(own.c_str(), path.c_str()) != 0) return FileError(path, "write", errno);
   return OkStatus();
 }
 

@@ -16,9 +16,9 @@ StatusOr<std::string> ReadDataFile(const std::string& path);
 // Unpacks gzip bytes; `name` stands in front of the error.
 StatusOr<std::string> Gunzip(const std::string& packed, const std::string& name);
 
-// Puts `bytes` at `path` so that a reader sees all of it or nothing: temporary name, fsync, rename.
-// Makes missing folders.
-Status WriteDataFile(const std::string& path, const std::string& bytes);
+// Puts `bytes` at `path` whole, making the folder. Several processes may do so at once: the last
+// one wins.
+Status WriteCacheFile(const std::string& path, const std::string& bytes);
 
 bool FileExists(const std::string& path);
 bool IsFolder(const std::string& path);

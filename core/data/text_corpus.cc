@@ -54,7 +54,7 @@ StatusOr<std::string> ReadBible(const std::string& cache_folder) {
   }
   TW_ASSIGN_OR_RETURN(std::string text, PrintBible());
   // The cache only saves time: a read-only home is no reason to stop.
-  if (!cached.empty()) WriteDataFile(cached, text).IgnoreError();
+  if (!cached.empty()) WriteCacheFile(cached, text).IgnoreError();
   return text;
 }
 

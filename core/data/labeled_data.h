@@ -1,0 +1,36 @@
+#pragma once
+// Samples with a class each: dense bytes (images) or sparse rows. Immutable once filled; thread
+// safe.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace tw {
+
+// Images of one size, a byte a pixel.
+struct ImageData {
+  int64_t channels = 1, height = 0, width = 0;
+  int64_t classes = 0;
+  std::vector<uint8_t> pixels;  // [size, channels, height, width]
+  std::vector<int32_t> labels;  // [size], 0 .. classes - 1
+
+  int64_t size() const { return static_cast<int64_t>(labels.size()); }
+  int64_t numel() const { return channels * height * width; }
+};
+
+// Rows of (feature, value) pairs in compressed form; features not named are 0.
+struct SparseRows {
+  int64_t features = 0;
+  int64_t classes = 0;
+  std::vector<int64_t> row_begin{0};  // [size + 1]
+  std::vector<int32_t> columns;       // from 0, rising within a row
+  std::vector<float> values;
+  std::vector<int32_t> labels;  // [size], 0 .. classes - 1
+
+  int64_t size() const { return static_cast<int64_t>(labels.size()); }
+  // Row `index` as `features` numbers.
+  void Densify(int64_t index, std::span<float> out) const;
+};
+
+}  // namespace tw
