@@ -114,8 +114,10 @@ class SumExchange : public Exchange {
     ScopedTimer timer(&times->decode_ms);
     const float scale = summing.mean ? 1.0f : 1.0f / static_cast<float>(n);
     for (const Segment& segment : segments) {
+      CodecContext context = segment.context;
+      context.mean = true;
       TW_RETURN_IF_ERROR(
-          Annotate(segment.codec->DecodeAddAny(segment.body, scale, segment.context, segment.mean),
+          Annotate(segment.codec->DecodeAddAny(segment.body, scale, context, segment.mean),
                    "parameter " + segment.context.spec->name));
     }
     return OkStatus();

@@ -2,8 +2,11 @@
 //
 //   body = the elements in the parameter's own type; decode(body) == message bit for bit
 //
-// Body: numel * element bytes, little-endian. No state. The residual is zero.
+// Body: numel * element bytes, little-endian. No state. The residual is zero; what rounding leaves
+// when the message has another type than the parameter (fp32 error feedback around a
+// half-precision one).
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -57,6 +60,10 @@ class None : public Compressor {
 
   StatusOr<int64_t> EncodeAny(int round, ByteSpan reduced, Message& message,
                               const CodecContext& context, MutableByteSpan body) const override {
+    if (message.buffer.dtype != context.spec->dtype) {
+      message.Materialize();
+      return EncodeRounded(message.buffer, context.spec->dtype, body);
+    }
     if (message.buffer.dtype == DType::kF32) {
       return Compressor::EncodeAny(round, reduced, message, context, body);
     }
@@ -77,6 +84,27 @@ class None : public Compressor {
     if (static_cast<int64_t>(body.size()) != expected) return WrongSize(body, expected);
     AddScaled(out, {const_cast<uint8_t*>(body.data()), dtype, out.numel}, scale);
     return OkStatus();
+  }
+
+ private:
+  // Rounds `message` to `dtype` into the body and leaves what rounding lost. In small pieces, since
+  // the body has no alignment.
+  static StatusOr<int64_t> EncodeRounded(TensorView message, DType dtype, MutableByteSpan body) {
+    const int64_t item = DTypeBytes(dtype), size = message.numel * item;
+    TW_CHECK_GE(static_cast<int64_t>(body.size()), size);
+    constexpr int64_t kPiece = 256;
+    uint64_t storage[kPiece];
+    for (int64_t at = 0; at < message.numel; at += kPiece) {
+      const int64_t n = std::min(kPiece, message.numel - at);
+      const TensorView exact{static_cast<uint8_t*>(message.data) + at * DTypeBytes(message.dtype),
+                             message.dtype, n};
+      const TensorView rounded{storage, dtype, n};
+      FillZero(rounded);
+      AddScaled(rounded, exact, 1.0f);
+      AddScaled(exact, rounded, -1.0f);
+      std::memcpy(body.data() + at * item, storage, static_cast<size_t>(n * item));
+    }
+    return size;
   }
 };
 

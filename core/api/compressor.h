@@ -71,7 +71,9 @@ struct CodecContext {
   int rank = 0;
   int world_size = 1;
   int64_t offset = 0;  // first element of this chunk inside the parameter (block codecs, kReencode)
-  bool second_hop = false;            // true while kReencode encodes the sum again
+  bool second_hop = false;  // true while kReencode encodes the sum again
+  bool mean = false;  // true while DecodeAdd gets what every rank gets: the sum of all bodies, with
+                      // scale 1 / ranks. The moment to keep what ranks agree on (PowerSGD's Q)
   const StateScope* state = nullptr;  // "codec/<parameter>/"
   Workspace* scratch = nullptr;       // slots kScratchCodec0.. are the codec's
 

@@ -1,6 +1,7 @@
 #include "core/api/convert.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "core/base/status.h"
 #include "core/kernels/elementwise.h"
@@ -94,7 +95,11 @@ void AddScaled(TensorView to, TensorView from, float scale) {
   WithLoad(from, [&](auto load_from) {
     WithLoad(to, [&](auto load_to) {
       WithStore(to, [&](auto store) {
-        for (int64_t i = 0; i < to.numel; ++i) store(i, load_to(i) + scale * load_from(i));
+        using T = std::common_type_t<decltype(load_to(0)), decltype(load_from(0))>;
+        const T factor = scale;
+        for (int64_t i = 0; i < to.numel; ++i) {
+          store(i, static_cast<T>(load_to(i)) + factor * static_cast<T>(load_from(i)));
+        }
       });
     });
   });

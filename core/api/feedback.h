@@ -27,7 +27,9 @@ struct FeedbackTraits {
 
 struct FeedbackContext {
   const TensorSpec* spec = nullptr;
-  const Compressor* compressor = nullptr;  // for default constants from Delta and Omega only
+  // What encodes this message; the dense codec for a dense first one. For default constants only
+  // (Delta, Omega, traits().lossless).
+  const Compressor* compressor = nullptr;
   const StateScope* state = nullptr;       // "feedback/<parameter>/"
   uint64_t step = 0;
 };
@@ -49,6 +51,11 @@ class FeedbackPolicy {
   }
   // `mean` is the mean over ranks of the decoded bodies; on return it is the gradient estimate.
   virtual void Resolve(TensorView mean, const FeedbackContext& context) const {}
+  // What is doubtful about these constants with this codec, a line each; asked once before step 1.
+  virtual std::vector<std::string> Warnings(const TensorSpec& spec,
+                                            const Compressor& compressor) const {
+    return {};
+  }
 };
 
 }  // namespace tw

@@ -32,6 +32,11 @@ class Task {
   virtual at::Tensor Loss(uint64_t step, int64_t micro) = 0;
   // Over the whole validation split.
   virtual StatusOr<EvalResult> Evaluate() = 0;
+  // The share of rank `part` of `parts`. The whole result is the mean over parts of loss and
+  // accuracy, weighted with tokens. A task that cannot divide the work leaves it to part 0.
+  virtual StatusOr<EvalResult> EvaluatePart(int part, int parts) {
+    return part == 0 ? Evaluate() : StatusOr<EvalResult>(EvalResult{});
+  }
   virtual int64_t samples_per_batch() const = 0;
   virtual int64_t tokens_per_batch() const = 0;  // = samples where there are no tokens
   // Loads / saves weights as safetensors under the model's public names.
@@ -47,6 +52,7 @@ struct TaskOptions {
   int64_t batch_size = 8;          // per rank and micro-batch
   std::string precision = "fp32";  // fp32 | bf16 (autocast: parameters and gradients stay fp32)
   bool for_eval = false;           // only the validation split is opened
+  std::string cache_folder;        // where data that had to be made is kept; empty: nowhere
 };
 
 // A kind of task. Its registered config struct holds the keys of [data], so that

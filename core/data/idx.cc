@@ -82,7 +82,7 @@ StatusOr<ImageData> ReadPair(const std::string& images_path, const std::string& 
 
 }  // namespace
 
-StatusOr<IdxFolder> ReadIdxFolder(const std::string& folder, bool test_only) {
+StatusOr<IdxFolder> ReadIdxFolder(const std::string& folder) {
   if (!IsFolder(folder)) {
     return DataError(folder + ": " + (FileExists(folder) ? "is a file" : "no such folder") +
                      "; a folder with MNIST's four IDX files is needed");
@@ -99,7 +99,6 @@ StatusOr<IdxFolder> ReadIdxFolder(const std::string& folder, bool test_only) {
   IdxFolder out;
   if (!test_images.empty()) {
     TW_ASSIGN_OR_RETURN(out.test, ReadPair(test_images, test_labels));
-    if (test_only) return out;
   }
   if (train_images.empty() || train_labels.empty()) {
     return DataError(

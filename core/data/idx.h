@@ -21,7 +21,7 @@ struct IdxFolder {
 // Reads train-images-idx3-ubyte, train-labels-idx1-ubyte and, when there, t10k-..., each with or
 // without ".gz". DataError (one line, naming the file): a file missing, wrong magic number, sizes
 // that the file does not hold, a count of images unlike that of labels, images of two sizes.
-// `test_only` leaves train empty.
-StatusOr<IdxFolder> ReadIdxFolder(const std::string& folder, bool test_only = false);
+//
+StatusOr<IdxFolder> ReadIdxFolder(const std::string& folder);
 
 }  // namespace tw

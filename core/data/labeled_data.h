@@ -17,6 +17,8 @@ struct ImageData {
 
   int64_t size() const { return static_cast<int64_t>(labels.size()); }
   int64_t numel() const { return channels * height * width; }
+  // Adds the images of `other`. REQUIRES: the same size of images.
+  void Append(const ImageData& other);
 };
 
 // Rows of (feature, value) pairs in compressed form; features not named are 0.
@@ -26,9 +28,13 @@ struct SparseRows {
   std::vector<int64_t> row_begin{0};  // [size + 1]
   std::vector<int32_t> columns;       // from 0, rising within a row
   std::vector<float> values;
-  std::vector<int32_t> labels;  // [size], 0 .. classes - 1
+  std::vector<int32_t> labels;        // [size], 0 .. classes - 1
+  std::vector<int64_t> label_values;  // what the file calls class 0, 1, ...; rising
 
   int64_t size() const { return static_cast<int64_t>(labels.size()); }
+  // Adds the rows of `other`, whose classes are found by label_values. False, and nothing is added,
+  // when `other` has a label that is not among ours.
+  bool Append(const SparseRows& other);
   // Row `index` as `features` numbers.
   void Densify(int64_t index, std::span<float> out) const;
 };

@@ -41,6 +41,13 @@ bool ParseWhole(std::string_view word, T* value) {
   return error == std::errc() && end == word.data() + word.size();
 }
 
+// A file of one class is still about two: -1 goes with +1, 0 and 2 with 1, 1 with 0, anything else
+// with the next number.
+void AddTheOtherClass(std::map<int64_t, int32_t>* classes) {
+  const int64_t label = classes->begin()->first;
+  (*classes)[label == -1 || label == 2 ? 1 : label == 1 ? 0 : label + 1] = 0;
+}
+
 }  // namespace
 
 StatusOr<SparseRows> ParseLibsvm(std::string_view text, const std::string& name,
@@ -96,11 +103,12 @@ StatusOr<SparseRows> ParseLibsvm(std::string_view text, const std::string& name,
   }
   if (raw_labels.empty()) return DataError(name + ": no rows, only empty lines");
   if (rows.features == 0) return DataError(name + ": no row has a feature");
-  int32_t next = 0;
-  for (auto& [label, index] : classes) index = next++;
-  // A file of one class still is a two-class problem: the other class has no row here.
-  rows.classes = std::max<int64_t>(2, next);
-  if (next == 1 && classes.begin()->first > 0) classes.begin()->second = 1;
+  if (classes.size() == 1) AddTheOtherClass(&classes);
+  for (auto& [label, index] : classes) {
+    index = static_cast<int32_t>(rows.label_values.size());
+    rows.label_values.push_back(label);
+  }
+  rows.classes = static_cast<int64_t>(classes.size());
   for (int64_t label : raw_labels) rows.labels.push_back(classes[label]);
   return rows;
 }

@@ -73,7 +73,7 @@ void BucketPipeline::Compose(Item& item, uint64_t step) {
   item.codec.world_size = comm_->size();
   item.codec.state = &codec_state_[i];
   item.codec.scratch = &scratch_;
-  item.feedback = {&item.plan->spec, item.plan->route.codec, &feedback_state_[i], step};
+  item.feedback = {&item.plan->spec, item.route->codec, &feedback_state_[i], step};
   item.message = item.through_policy ? item.plan->route.policy->Compose(item.grad, item.feedback)
                                      : Message{item.grad, {}, 1.0f};
 }

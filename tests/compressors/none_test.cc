@@ -49,6 +49,21 @@ TEST(None, DecodesAnotherTypeThanTheParameters) {
   EXPECT_EQ(out, (std::vector<double>{4, 2e300}));
 }
 
+TEST(None, RoundsAnFp32MessageToTheParametersTypeAndLeavesTheRest) {
+  CodecUnderTest none("none", {300}, {}, DType::kBF16);
+  std::vector<float> x = RandomFloats(300, 1);
+  const std::vector<float> before = x;
+  Message message{ViewOf(x), {}, 1.0f};
+  const Bytes body = none.EncodeMessage(message);
+  ASSERT_EQ(body.size(), 600u);
+  std::vector<float> decoded(300, 0.0f);
+  ASSERT_TRUE(none.codec->DecodeAddAny(body, 1.0f, none.context, ViewOf(decoded)).ok());
+  for (size_t i = 0; i < 300; ++i) {
+    EXPECT_EQ(decoded[i], Bf16ToFloat(FloatToBf16(before[i])));
+    EXPECT_EQ(decoded[i] + x[i], before[i]);
+  }
+}
+
 TEST(None, RefusesAnotherSize) {
   CodecUnderTest none("none", {2});
   ExpectDataLoss(none, Bytes(7));

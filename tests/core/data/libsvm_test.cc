@@ -52,6 +52,21 @@ TEST(Libsvm, MapsAnyLabelsToClassesInRisingOrder) {
   EXPECT_THAT(rows->labels, ElementsAre(2, 0, 1, 0));
 }
 
+TEST(Libsvm, AppendsRowsByTheLabelsOfTheFiles) {
+  auto train = ParseLibsvm("-1 1:1\n+1 2:2\n", "train");
+  const auto test = ParseLibsvm("+1 3:3\n+1 1:4\n", "test"),
+             other = ParseLibsvm("2 1:1\n3 1:1\n", "other");
+  ASSERT_TRUE(train.ok() && test.ok() && other.ok());
+  EXPECT_FALSE(train->Append(*other));
+  EXPECT_EQ(train->size(), 2);
+  // A file that holds only +1 fits: the label decides, not how many classes a file shows.
+  EXPECT_TRUE(train->Append(*test));
+  EXPECT_THAT(train->labels, ElementsAre(0, 1, 1, 1));
+  EXPECT_EQ(train->features, 3);
+  EXPECT_THAT(Row(*train, 2), ElementsAre(0, 0, 3));
+  EXPECT_THAT(Row(*train, 3), ElementsAre(4, 0, 0));
+}
+
 TEST(Libsvm, WidensToTheColumnsAskedFor) {
   const auto rows = ParseLibsvm("1 2:1\n0 1:1", "f", 5);
   ASSERT_TRUE(rows.ok());

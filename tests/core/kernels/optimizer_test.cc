@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "core/base/rng.h"
+#include "core/kernels/simd_target.h"
 #include "gtest/gtest.h"
-#include "hwy/targets.h"
 
 namespace tw::kernels {
 namespace {
@@ -30,15 +30,12 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 // Runs `body` once for every instruction set this processor offers.
 template <class F>
 void OnEveryTarget(F&& body) {
-  const int64_t all = hwy::SupportedTargets();
-  int64_t left = all;
-  while (left) {
-    const int64_t target = left & -left;
-    left ^= target;
-    hwy::SetSupportedTargetsForTest(target);
+  for (const std::string& target : SimdTargets()) {
+    ASSERT_TRUE(LimitSimdTarget(target));
+    ASSERT_EQ(SimdTarget(), target);
     body(target);
   }
-  hwy::SetSupportedTargetsForTest(0);
+  LimitSimdTarget("");
 }
 
 AdamWCoefficients<float> SomeAdamW() {
@@ -58,7 +55,7 @@ TEST(AdamWStep, EveryTargetGivesTheBitsOfThePlainLoop) {
   for (const size_t n : kSizes) {
     auto p = Values(n, 1), g = Values(n, 2), m = Values(n, 3), v = Values(n, 4, true);
     for (size_t i = 0; i < n; ++i) AdamWElement(p[i], g[i], m[i], v[i], c);
-    OnEveryTarget([&](int64_t target) {
+    OnEveryTarget([&](const std::string& target) {
       auto p2 = Values(n, 1), m2 = Values(n, 3), v2 = Values(n, 4, true);
       AdamWStep(p2, g, m2, v2, c);
       EXPECT_TRUE(SameBits(p, p2) && SameBits(m, m2) && SameBits(v, v2))
@@ -81,7 +78,7 @@ TEST(SgdmStep, EveryTargetGivesTheBitsOfThePlainLoop) {
         SgdmElement(p[i], g[i], m[i], c);
         SgdElement(plain[i], g[i], c);
       }
-      OnEveryTarget([&](int64_t target) {
+      OnEveryTarget([&](const std::string& target) {
         auto p2 = Values(n, 1), m2 = Values(n, 3), plain2 = Values(n, 5);
         SgdmStep(p2, g, m2, c);
         SgdStep(plain2, g, c);

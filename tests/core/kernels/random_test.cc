@@ -76,7 +76,8 @@ TEST(ElementRandom, CentredUniformHitsMidpointsOf65536Only) {
 TEST(ElementRandom, IsAFunctionOfKeyAndIndex) {
   // Pinned: stored checkpoints continue bit for bit only while these stay.
   EXPECT_EQ(ElementBits(0, 0), 0u);
-  EXPECT_NE(ElementBits(1, 0), ElementBits(1, 1));
+  EXPECT_EQ(ElementBits(0x123456789ABCDEF0ull, 1), 0xC007EA81u);
+  EXPECT_EQ(ElementBits(0x123456789ABCDEF0ull, (uint64_t{5} << 32) + 7), 0x4A70A068u);
   EXPECT_EQ(ElementBits(ElementKey::Of(5, 9), 9), ElementBits(5, 9));
   EXPECT_NE(ElementBits(5, 9), ElementBits(5, 9 + (uint64_t{1} << 32)));
 }
