@@ -114,7 +114,10 @@ TEST_P(CompressorContract, ResidualIsMessageMinusDecoded) {
         double largest = 0;
         for (const double v : before) largest = std::max(largest, std::fabs(v));
         for (const double v : decoded) largest = std::max(largest, std::fabs(v));
-        const double unit = dtype == DType::kF16 ? 0x1p-24 : 1e-44;
+        // Where a type's numbers stop being dense.
+        const double unit = dtype == DType::kF16    ? 0x1p-24
+                            : dtype == DType::kBF16 ? 0x1p-133
+                                                    : 1e-44;
         for (size_t i = 0; i < before.size(); ++i) {
           const double expected = before[i] - decoded[i];
           if (dtype == DType::kF16 && std::fabs(expected) > 65504) continue;  // saturates
@@ -136,8 +139,8 @@ TEST_P(CompressorContract, SizeKeepsItsBound) {
         const int64_t size = static_cast<int64_t>(codec.EncodeMessage(pending).size());
         const int64_t bound = codec.codec->MaxEncodedBytes(codec.spec, last);
         EXPECT_LE(size, bound);
-        if (codec.codec->traits().fixed_size) EXPECT_EQ(size, bound);
-        if (codec.spec.numel() == 0) EXPECT_EQ(size, 0);
+        EXPECT_TRUE(!codec.codec->traits().fixed_size || size == bound) << size << " " << bound;
+        EXPECT_TRUE(codec.spec.numel() != 0 || size == 0) << size;
       }
     }
   }
@@ -151,10 +154,16 @@ TEST_P(CompressorContract, ContractsByItsDelta) {
     ASSERT_GE(delta, 0);
     ASSERT_LE(delta, 1);
     if (codec.codec->traits().unbiased && !(codec.codec->Omega(codec.spec) <= 1)) continue;
+    const size_t n = static_cast<size_t>(codec.spec.numel());
+    std::vector<float> one = RandomFloats(n, 1), other = one;
+    codec.Encode(one);
+    codec.context.step += 1;
+    codec.Encode(other);
+    const bool random = one != other;
+    constexpr int kDraws = 32;
     for (const Input& input : Inputs(codec.spec.numel())) {
       const double norm2 = Norm2({input.values.begin(), input.values.end()});
       double sum = 0, sum2 = 0;
-      constexpr int kDraws = 32;
       for (int draw = 0; draw < kDraws; ++draw) {
         codec.context.step = static_cast<uint64_t>(draw);
         std::vector<float> x = input.values;
@@ -164,7 +173,11 @@ TEST_P(CompressorContract, ContractsByItsDelta) {
         sum2 += left * left;
       }
       const double mean = sum / kDraws;
-      const double spread = std::sqrt(std::max(sum2 / kDraws - mean * mean, 0.0) / kDraws);
+      // Seen spread, or that of a codec that keeps all of the norm with probability delta.
+      const double spread =
+          random ? std::sqrt(std::max({sum2 / kDraws - mean * mean, delta * norm2 * norm2, 0.0}) /
+                             kDraws)
+                 : 0;
       const double bound = (1 - (input.ordinary ? delta : 0)) * norm2;
       // 1e-76: denormals are multiples of 1.4e-45.
       EXPECT_LE(mean, bound * (1 + 1e-6) + 5 * spread + 1e-14 * norm2 + 1e-76)
@@ -229,7 +242,8 @@ void DecodeGuarded(CodecUnderTest& codec, const Bytes& body, bool must_fail) {
     ASSERT_TRUE(absl::IsDataLoss(status)) << status;
   }
   for (size_t i = 0; i < out.size(); ++i) {
-    if (i < kGuard || i >= kGuard + n || !status.ok()) ASSERT_EQ(out[i], 7.0f) << i;
+    const bool untouched = i < kGuard || i >= kGuard + n || !status.ok();
+    ASSERT_TRUE(!untouched || out[i] == 7.0f) << i;
   }
 }
 
@@ -242,8 +256,8 @@ TEST_P(CompressorContract, RefusesTruncatedAndExtendedBodies) {
       DecodeGuarded(codec, Bytes(body.begin(), body.begin() + static_cast<ptrdiff_t>(size)), true);
     }
     for (const size_t more : {1, 4, 8, 64}) {
-      Bytes longer = body;
-      longer.resize(body.size() + more);
+      Bytes longer(body.size() + more);
+      std::copy(body.begin(), body.end(), longer.begin());
       DecodeGuarded(codec, longer, true);
     }
     if (HasFatalFailure()) return;
