@@ -19,78 +19,93 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/api/convert.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/kernels/elementwise.h"
 
 namespace tw {
 namespace {
 
 // Elements added before going on to the next rank's: small enough to stay in the first-level cache.
-constexpr int64_t kTile = 2048;
+constexpr size_t kTile = 2048;
 
-// out[i] = sum over ranks of parts[r * count + i], added in rank order.
+void Add(std::span<float> to, std::span<const float> from) { kernels::AddInPlace(to, 1.0f, from); }
+void Add(std::span<double> to, std::span<const double> from) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+}
+
+// The n terms of a run of elements: parts[r * stride + i] is rank r's term of element i.
 template <class T>
-void AddParts(const T* parts, int n, int64_t count, T* out) {
-  for (int64_t begin = 0; begin < count; begin += kTile) {
-    const int64_t length = std::min(kTile, count - begin);
-    T* const to = out + begin;
-    std::memcpy(to, parts + begin, static_cast<size_t>(length) * sizeof(T));
-    for (int r = 1; r < n; ++r) {
-      const T* const from = parts + r * count + begin;
-      for (int64_t i = 0; i < length; ++i) to[i] += from[i];
-    }
-  }
-}
+struct Terms {
+  const T* parts = nullptr;
+  size_t stride = 0;
+  size_t ranks = 0;
+  size_t count = 0;
 
-// out[i] = scale * (sum over ranks of parts[r * count + i]), rounded once.
-template <float (*Load)(uint16_t), uint16_t (*Store)(float)>
-void AddTwoByteParts(const uint16_t* parts, int n, int64_t count, float scale, uint16_t* out) {
-  float sum[kTile];
-  for (int64_t begin = 0; begin < count; begin += kTile) {
-    const int64_t length = std::min(kTile, count - begin);
-    for (int64_t i = 0; i < length; ++i) sum[i] = Load(parts[begin + i]);
-    for (int r = 1; r < n; ++r) {
-      const uint16_t* const from = parts + r * count + begin;
-      for (int64_t i = 0; i < length; ++i) sum[i] += Load(from[i]);
-    }
-    for (int64_t i = 0; i < length; ++i) out[begin + i] = Store(sum[i] * scale);
+  std::span<const T> Of(size_t rank, size_t begin, size_t length) const {
+    return {parts + rank * stride + begin, length};
   }
-}
-
-// How a call's bodies add up.
-struct Summing {
-  DType dtype = DType::kF32;
-  bool mean = false;  // bodies hold the mean afterwards
-
-  explicit Summing(const Segment& segment) {
-    const CompressorTraits& traits = segment.codec->traits();
-    dtype = traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
-    mean = traits.lossless && DTypeBytes(dtype) == 2;
-  }
-  bool operator==(const Summing&) const = default;
 };
 
-void Reduce(const Summing& summing, const uint8_t* parts, int n, int64_t count, uint8_t* out) {
-  const float scale = summing.mean ? 1.0f / static_cast<float>(n) : 1.0f;
-  switch (summing.dtype) {
+// out[i] = sum of the terms of element i, added in rank order.
+template <class T>
+void AddTerms(const Terms<T>& terms, T* out) {
+  for (size_t begin = 0; begin < terms.count; begin += kTile) {
+    const std::span<T> to(out + begin, std::min(kTile, terms.count - begin));
+    std::memcpy(to.data(), terms.parts + begin, to.size_bytes());
+    for (size_t r = 1; r < terms.ranks; ++r) Add(to, terms.Of(r, begin, to.size()));
+  }
+}
+
+using LoadLoop = void(std::span<const uint16_t> from, std::span<float> to);
+using AddLoop = void(std::span<float> to, float scale, std::span<const uint16_t> from);
+using StoreLoop = void(std::span<const float> from, std::span<uint16_t> to);
+
+// out[i] = scale * (sum of the terms of element i), rounded once.
+void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms<uint16_t>& terms,
+                     float scale, uint16_t* out) {
+  float tile[kTile];
+  for (size_t begin = 0; begin < terms.count; begin += kTile) {
+    const std::span<float> sum(tile, std::min(kTile, terms.count - begin));
+    load(terms.Of(0, begin, sum.size()), sum);
+    for (size_t r = 1; r < terms.ranks; ++r) add(sum, 1.0f, terms.Of(r, begin, sum.size()));
+    if (scale != 1.0f) kernels::Scale(sum, scale);
+    store(sum, {out + begin, sum.size()});
+  }
+}
+
+void Reduce(DType dtype, float scale, const Terms<uint8_t>& bytes, uint8_t* out) {
+  const auto terms = [&]<class T>(T*) {
+    return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
+                    bytes.count / sizeof(T)};
+  };
+  auto* const f32 = reinterpret_cast<float*>(out);
+  auto* const f64 = reinterpret_cast<double*>(out);
+  auto* const u16 = reinterpret_cast<uint16_t*>(out);
+  switch (dtype) {
     case DType::kF32:
-      return AddParts(reinterpret_cast<const float*>(parts), n, count,
-                      reinterpret_cast<float*>(out));
+      return AddTerms(terms(f32), f32);
     case DType::kF64:
-      return AddParts(reinterpret_cast<const double*>(parts), n, count,
-                      reinterpret_cast<double*>(out));
+      return AddTerms(terms(f64), f64);
     case DType::kF16:
-      return AddTwoByteParts<HalfToFloat, FloatToHalf>(reinterpret_cast<const uint16_t*>(parts), n,
-                                                       count, scale,
-                                                       reinterpret_cast<uint16_t*>(out));
+      return AddTwoByteTerms(kernels::ConvertFromHalf, kernels::AddFromHalf, kernels::ConvertToHalf,
+                             terms(u16), scale, u16);
     case DType::kBF16:
-      return AddTwoByteParts<Bf16ToFloat, FloatToBf16>(reinterpret_cast<const uint16_t*>(parts), n,
-                                                       count, scale,
-                                                       reinterpret_cast<uint16_t*>(out));
+      return AddTwoByteTerms(kernels::ConvertFromBf16, kernels::AddFromBf16, kernels::ConvertToBf16,
+                             terms(u16), scale, u16);
     default:
       TW_CHECK(false && "bodies of this type cannot be summed");
   }
+}
+
+DType SumType(const Segment& segment) {
+  const CompressorTraits& traits = segment.codec->traits();
+  return traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
+}
+
+// The segment's body holds the mean, not the sum, after the exchange.
+bool HoldsMean(const Segment& segment) {
+  return segment.codec->traits().lossless && DTypeBytes(segment.context.spec->dtype) == 2;
 }
 
 class SumExchange : public Exchange {
@@ -105,15 +120,16 @@ class SumExchange : public Exchange {
              const OpTag& tag, Communicator& comm, Workspace& scratch,
              ExchangeTimes* times) const override {
     if (send.empty()) return OkStatus();
-    const Summing summing(segments.front());
-    for (const Segment& segment : segments) TW_CHECK(Summing(segment) == summing);
-    const int n = comm.size();
-    if (n > 1) TW_RETURN_IF_ERROR(SumOverRanks(summing, send, tag, comm, scratch, times));
+    for (const Segment& segment : segments) TW_CHECK(SumType(segment) == SumType(segments[0]));
+    const float mean_scale = 1.0f / static_cast<float>(comm.size());
+    if (comm.size() > 1) {
+      TW_RETURN_IF_ERROR(SumOverRanks(segments, send, tag, comm, scratch, times));
+    }
     if (!last_round) return OkStatus();
 
     ScopedTimer timer(&times->decode_ms);
-    const float scale = summing.mean ? 1.0f : 1.0f / static_cast<float>(n);
     for (const Segment& segment : segments) {
+      const float scale = HoldsMean(segment) ? 1.0f : mean_scale;
       CodecContext context = segment.context;
       context.mean = true;
       TW_RETURN_IF_ERROR(
@@ -124,28 +140,29 @@ class SumExchange : public Exchange {
   }
 
  private:
-  static Status SumOverRanks(const Summing& summing, MutableByteSpan send, const OpTag& tag,
-                             Communicator& comm, Workspace& scratch, ExchangeTimes* times) {
+  static Status SumOverRanks(std::span<const Segment> segments, MutableByteSpan send,
+                             const OpTag& tag, Communicator& comm, Workspace& scratch,
+                             ExchangeTimes* times) {
     const int n = comm.size();
     const size_t ranks = static_cast<size_t>(n);
-    const int64_t element_bytes = DTypeBytes(summing.dtype);
+    const int64_t element_bytes = DTypeBytes(SumType(segments[0]));
     TW_CHECK_EQ(static_cast<int64_t>(send.size()) % element_bytes, 0);
     const int64_t total = static_cast<int64_t>(send.size()) / element_bytes;
-    const auto chunk_begin = [&](int r) { return total * r / n; };
-    const int64_t own_begin = chunk_begin(comm.rank());
-    const int64_t own_count = chunk_begin(comm.rank() + 1) - own_begin;
+    const auto chunk_begin = [&](int r) {
+      return static_cast<size_t>(total * r / n * element_bytes);
+    };
+    const size_t own_begin = chunk_begin(comm.rank());
+    const MutableByteSpan own = send.subspan(own_begin, chunk_begin(comm.rank() + 1) - own_begin);
 
     const auto lengths = scratch.Get<int64_t>(kScratchExchange3, 2 * ranks);
     const auto chunk_bytes = lengths.first(ranks);
     const auto own_bytes = lengths.subspan(ranks);
     for (int r = 0; r < n; ++r) {
-      chunk_bytes[static_cast<size_t>(r)] = (chunk_begin(r + 1) - chunk_begin(r)) * element_bytes;
-      own_bytes[static_cast<size_t>(r)] = own_count * element_bytes;
+      chunk_bytes[static_cast<size_t>(r)] =
+          static_cast<int64_t>(chunk_begin(r + 1) - chunk_begin(r));
+      own_bytes[static_cast<size_t>(r)] = static_cast<int64_t>(own.size());
     }
-    const auto parts = scratch.Get<uint8_t>(kScratchExchange0,
-                                            static_cast<size_t>(own_count * element_bytes) * ranks);
-    const MutableByteSpan own = send.subspan(static_cast<size_t>(own_begin * element_bytes),
-                                             static_cast<size_t>(own_count * element_bytes));
+    const auto parts = scratch.Get<uint8_t>(kScratchExchange0, own.size() * ranks);
     {
       ScopedTimer timer(&times->exchange_ms);
       TW_RETURN_IF_ERROR(comm.AllToAllV(send, chunk_bytes, parts, own_bytes,
@@ -153,10 +170,27 @@ class SumExchange : public Exchange {
     }
     {
       ScopedTimer timer(&times->decode_ms);
-      Reduce(summing, parts.data(), n, own_count, own.data());
+      ReduceOwn(segments, own_begin, own, parts, ranks);
     }
     ScopedTimer timer(&times->exchange_ms);
     return comm.AllGatherV(own, chunk_bytes, send, {tag.step, tag.bucket, "all-gather"});
+  }
+
+  // Adds the terms of the own chunk, which starts at byte `own_begin` of the segments.
+  static void ReduceOwn(std::span<const Segment> segments, size_t own_begin, MutableByteSpan own,
+                        ByteSpan parts, size_t ranks) {
+    const DType dtype = SumType(segments[0]);
+    const float mean_scale = 1.0f / static_cast<float>(ranks);
+    size_t segment_begin = 0;
+    for (const Segment& segment : segments) {
+      const size_t begin = std::max(segment_begin, own_begin);
+      segment_begin += segment.body.size();
+      const size_t end = std::min(segment_begin, own_begin + own.size());
+      if (begin >= end) continue;
+      const size_t at = begin - own_begin;
+      Reduce(dtype, HoldsMean(segment) ? mean_scale : 1.0f,
+             {parts.data() + at, own.size(), ranks, end - begin}, own.data() + at);
+    }
   }
 };
 

@@ -30,13 +30,27 @@ struct Post {
   OpTag tag;
 };
 
+// A status that threads may copy: absl's own shares a reference count which the thread sanitizer
+// cannot see through, the library not being instrumented.
+struct Outcome {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  Fault fault = Fault::kPeer;
+  std::string message;
+
+  Outcome() = default;
+  explicit Outcome(const Status& status)
+      : code(status.code()), fault(FaultOf(status)), message(status.message()) {}
+  bool ok() const { return code == absl::StatusCode::kOk; }
+  Status ToStatus() const { return ok() ? OkStatus() : WithFault(Status(code, message), fault); }
+};
+
 struct Operation {
   enum class State { kOpen, kMoving, kDone };
   explicit Operation(int n) : posts(static_cast<size_t>(n)) {}
   std::vector<Post> posts;
   int num_arrived = 0;
   State state = State::kOpen;
-  Status status;             // set when done: what all ranks made of the sizes
+  Outcome outcome;           // set when done, the same for all ranks
   std::vector<int> missing;  // who had not arrived when a deadline passed
 };
 
@@ -140,15 +154,15 @@ class Hub {
     if (complete) open_.erase(sequence);
     if (op->state == Operation::State::kDone) return op;
     if (!broken_.ok()) {
-      op->status = broken_;
+      op->outcome = broken_;
       op->state = Operation::State::kDone;
       changed_.notify_all();
     } else if (complete) {
       op->state = Operation::State::kMoving;
       lock.unlock();
-      Status status = Move(op->posts);
+      Outcome outcome(Move(op->posts));
       lock.lock();
-      op->status = std::move(status);
+      op->outcome = std::move(outcome);
       op->state = Operation::State::kDone;
       changed_.notify_all();
     }
@@ -163,7 +177,7 @@ class Hub {
                                                std::chrono::duration<double>(timeout_s_));
     if (!changed_.wait_until(lock, deadline, done)) GiveUp(lock, op);
     const OpTag& tag = op.posts[static_cast<size_t>(rank)].tag;
-    if (op.missing.empty()) return op.status;
+    if (op.missing.empty()) return op.outcome.ToStatus();
     if (std::find(op.missing.begin(), op.missing.end(), rank) == op.missing.end()) {
       return TimedOut(rank, tag, timeout_s_, op.missing);
     }
@@ -187,9 +201,9 @@ class Hub {
     for (int r = 0; r < n_; ++r) {
       if (!op.posts[static_cast<size_t>(r)].arrived) op.missing.push_back(r);
     }
-    op.status = PeerError("an operation before this one was given up");
+    op.outcome = Outcome(PeerError("an operation before this one was given up"));
     op.state = Operation::State::kDone;
-    broken_ = op.status;
+    broken_ = op.outcome;
     changed_.notify_all();
   }
 
@@ -198,7 +212,7 @@ class Hub {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<uint64_t, std::shared_ptr<Operation>> open_;  // by sequence number
-  Status broken_;
+  Outcome broken_;
 };
 
 class ThreadTicket : public Ticket {

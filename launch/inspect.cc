@@ -32,11 +32,13 @@ class Table {
       for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
     }
     for (const auto& row : rows_) {
-      std::string line = " ";
+      std::string line(2, ' ');
       for (size_t i = 0; i < row.size(); ++i) {
         const std::string pad(widths[i] - row[i].size(), ' ');
         const bool right = !row[i].empty() && (std::isdigit(row[i][0]) || row[i][0] == '-');
-        line += " " + (right ? pad + row[i] : row[i] + pad) + " ";
+        line += right ? pad : row[i];
+        line += right ? row[i] : pad;
+        line += "  ";
       }
       line.erase(line.find_last_not_of(' ') + 1);
       out << line << '\n';

@@ -119,6 +119,7 @@ void EndJob(World& world, const Status& status) {
   std::fflush(stderr);
   if (world.size() == 1) std::_Exit(ExitCode(status));
   world.comm().Abort(ExitCode(status));
+  std::abort();  // not reached
 }
 
 }  // namespace tw

@@ -46,6 +46,7 @@ constexpr TritTable kTrits;
 }  // namespace
 
 void PackBits(const uint8_t* codes, int64_t numel, int bits, uint8_t* packed) {
+  if (numel == 0) return;
   if (bits == 8) {
     std::memcpy(packed, codes, static_cast<size_t>(numel));
     return;
@@ -69,6 +70,7 @@ void PackBits(const uint8_t* codes, int64_t numel, int bits, uint8_t* packed) {
 }
 
 void UnpackBits(const uint8_t* packed, int64_t numel, int bits, uint8_t* codes) {
+  if (numel == 0) return;
   if (bits == 8) {
     std::memcpy(codes, packed, static_cast<size_t>(numel));
     return;

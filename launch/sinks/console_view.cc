@@ -111,15 +111,16 @@ void ConsoleView::DrawBar(const StepRecord& record) {
           : 0.0;
   const std::string head =
       Format("%3.0f%% step %ld/%ld ", 100 * done, long(record.step), long(info_.total_steps));
-  const std::string tail = " " + Numbers(record);
+  const std::string tail = Numbers(record);
   // The bar gets what the numbers leave; a line that wraps could not be redrawn in place.
-  const int room = terminal_.columns - 1 - static_cast<int>(head.size() + tail.size()) - 2;
+  const int room = terminal_.columns - 1 - static_cast<int>(head.size() + tail.size()) - 3;
   std::string line = head;
   if (room >= 5) {
     const int cells = std::min(room, 40);
     const int full = static_cast<int>(done * cells);
-    line += "[" + std::string(static_cast<size_t>(full), '#') +
-            std::string(static_cast<size_t>(cells - full), '.') + "]";
+    line += '[';
+    line.append(static_cast<size_t>(full), '#').append(static_cast<size_t>(cells - full), '.');
+    line += "] ";
   }
   line += tail;
   line.resize(std::min(line.size(), static_cast<size_t>(std::max(1, terminal_.columns - 1))));

@@ -57,7 +57,7 @@ class JsonlSink : public MetricSink {
 
   Status Write(const StepRecord& record) override {
     if (every_ > 1 && record.step % every_ != 0) return OkStatus();
-    line_ = "{";
+    line_.assign(1, '{');
     for (const MetricField& field : MetricFields()) {
       if (line_.size() > 1) line_ += ',';
       line_ += '"';

@@ -258,6 +258,49 @@ std::string ErrorAfterFlip(const Compressor& codec, Merge merge, const char* wha
   return message;
 }
 
+// A cast codec's fp16 bodies may share a call with the fp16 values of a lossless one.
+TEST(SumExchange, MixesSumsAndMeansOfOneType) {
+  class Cast : public FakeCodec {
+   public:
+    Cast() : FakeCodec({.merges = {Merge::kSum}, .sum_dtype = DType::kF16}) {}
+    int64_t MaxEncodedBytes(const TensorSpec& spec, int) const override { return 2 * spec.numel(); }
+    StatusOr<int64_t> EncodeRound(int, ByteSpan, const MessageView&, const CodecContext&,
+                                  MutableByteSpan) const override {
+      return BugError("not needed here");
+    }
+    Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
+                     std::span<float> out) const override {
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] += scale * HalfToFloat(LoadLE<uint16_t>(body.data() + 2 * i));
+      }
+      return OkStatus();
+    }
+  };
+  RunRanks(4, [](Communicator& comm) {
+    const RawCodec raw;
+    const Cast cast;
+    const TensorSpec half = TestSpec(0, {5}, DType::kF16), full = TestSpec(1, {6});
+    std::vector<uint16_t> send(11, FloatToHalf(40000.0f)), half_mean(5);
+    std::fill(send.begin() + 5, send.end(), FloatToHalf(3.0f));
+    std::vector<float> full_mean(6);
+    Workspace scratch;
+    ExchangeTimes times;
+    const MutableByteSpan bytes(reinterpret_cast<uint8_t*>(send.data()), 22);
+    Segment segments[] = {
+        {&raw,
+         {.spec = &half, .scratch = &scratch},
+         1,
+         bytes.first(10),
+         {half_mean.data(), DType::kF16, 5}},
+        {&cast, {.spec = &full, .scratch = &scratch}, 2, bytes.subspan(10), ViewOf(full_mean)}};
+    ASSERT_TRUE(
+        FindExchange(Merge::kSum)->Run(segments, bytes, 0, true, {}, comm, scratch, &times).ok());
+    for (const uint16_t x : half_mean) EXPECT_EQ(HalfToFloat(x), 40000.0f);
+    for (const float x : full_mean) EXPECT_EQ(x, 3.0f);
+    EXPECT_EQ(HalfToFloat(send[10]), 12.0f) << "the cast codec's body holds the sum";
+  });
+}
+
 TEST(GatherExchange, FlippedBitIsDataLossNamingRankAndParameter) {
   // A rank's bytes: header 48, w0 20, header 48, w1 80.
   const RawCodec codec;

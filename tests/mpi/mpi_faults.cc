@@ -26,7 +26,7 @@ int Main(const std::string& fault) {
   // Before MPI_Init no rank is known but the launcher's.
   const char* launched_as = std::getenv("OMPI_COMM_WORLD_RANK");
   if (fault == "never" && launched_as && std::string(launched_as) == "1") KeepSilent();
-  auto session = MpiSession::Init(fault == "late" ? 2 : 1);
+  auto session = MpiSession::Init(fault == "late" ? 3 : 1);
   TW_CHECK_OK(session);
   Communicator& comm = (*session)->communicator();
   const int rank = comm.rank();
@@ -49,7 +49,7 @@ int Main(const std::string& fault) {
   } else if (fault == "late") {
     // Rank 1 joins after half of rank 0's deadline, and answers its call at once.
     if (rank == 2) KeepSilent();
-    if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(1400));
+    if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(1800));
     EndBy(comm.Barrier({1, -1, "gather"}), comm);
   } else if (fault == "truncated" || fault == "short") {
     const int64_t sent = fault == "short" ? 8 : 32;

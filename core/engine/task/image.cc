@@ -71,8 +71,9 @@ StatusOr<std::pair<std::shared_ptr<ImageData>, Split>> ReadImages(const ImageCon
       return std::make_pair(images, SplitAt(num_train, images->size()));
     }
   }
-  TW_ASSIGN_OR_RETURN(Split split, SplitSamples(seed, images->size(), config.val_fraction));
-  return std::make_pair(images, std::move(split));
+  auto split = SplitSamples(seed, images->size(), config.val_fraction);
+  if (!split.ok()) return Annotate(split.status(), config.path);
+  return std::make_pair(images, std::move(*split));
 }
 
 class ImageKind : public TaskKind {

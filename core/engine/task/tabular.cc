@@ -50,8 +50,9 @@ StatusOr<Rows> ReadRows(const TabularConfig& config, const TaskOptions& options)
     TW_ASSIGN_OR_RETURN(*out.rows, ReadLibsvm(config.path, config.features));
   }
   if (!two_files) {
-    TW_ASSIGN_OR_RETURN(out.split,
-                        SplitSamples(options.seed, out.rows->size(), config.val_fraction));
+    auto split = SplitSamples(options.seed, out.rows->size(), config.val_fraction);
+    if (!split.ok()) return Annotate(split.status(), config.path);
+    out.split = std::move(*split);
     return out;
   }
   const int64_t num_train = out.rows->size();

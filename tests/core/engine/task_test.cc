@@ -271,6 +271,15 @@ TEST(TabularTask, TakesAValidationFileOfItsOwn) {
   EXPECT_THAT(std::string(unlike.status().message()), AllOf(HasSubstr("odd"), HasSubstr("-1, 1")));
 }
 
+TEST(TabularTask, NamesTheFileThatIsTooShortToSplit) {
+  const TempFolder dir;
+  const auto task =
+      TryMake("tabular", {{"path", dir.Write("short.txt", "1 1:1\n0 1:2\n")}}, Options());
+  EXPECT_EQ(FaultOf(task.status()), Fault::kData);
+  EXPECT_THAT(std::string(task.status().message()),
+              AllOf(HasSubstr("short.txt: "), HasSubstr("2 samples")));
+}
+
 TEST(TabularTask, EachRankSeesItsOwnShard) {
   const TempFolder dir;
   // Feature i + 1 is on in row i alone: the gradient shows which rows a batch used.

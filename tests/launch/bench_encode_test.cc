@@ -1,0 +1,53 @@
+#include "launch/bench_encode.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "core/api/compressor.h"
+
+namespace tw {
+namespace {
+
+const std::vector<std::string> kSmall = {"rows=16", "cols=16"};
+
+TEST(BenchEncode, HasARowForEveryCompressor) {
+  std::stringstream out;
+  const Status status = RunBenchEncode(kSmall, true, out);
+  ASSERT_TRUE(status.ok()) << status;
+  std::set<std::string> names;
+  for (std::string line; std::getline(out, line);) {
+    const auto row = nlohmann::json::parse(line);
+    EXPECT_EQ(row["bench"], "encode");
+    EXPECT_EQ(row["numel"], 256);
+    EXPECT_GT(row["ms"], 0.0);
+    EXPECT_GT(row["copy_ratio"], 0.0);
+    EXPECT_GT(row["decode_ratio"], 0.0);
+    names.insert(row["name"]);
+  }
+  const auto expected = Registry<Compressor>::Get().names();
+  EXPECT_EQ(names, std::set<std::string>(expected.begin(), expected.end()));
+}
+
+TEST(BenchEncode, HonoursTheCompressorsKeys) {
+  std::stringstream out;
+  auto overrides = kSmall;
+  overrides.insert(overrides.end(), {"name=topk", "ratio=0.5"});
+  ASSERT_TRUE(RunBenchEncode(overrides, true, out).ok());
+  EXPECT_EQ(nlohmann::json::parse(out.str())["wire_bytes"], 4 + 128 + 512);
+}
+
+TEST(BenchEncode, RefusesUnknownNamesAndKeys) {
+  std::stringstream out;
+  for (const char* bad : {"name=topp", "ratoi=0.5", "simd=AVX9"}) {
+    auto overrides = kSmall;
+    overrides.push_back(bad);
+    const Status status = RunBenchEncode(overrides, true, out);
+    EXPECT_EQ(ExitCode(status), 2) << bad << ": " << status;
+  }
+}
+
+}  // namespace
+}  // namespace tw
