@@ -1,5 +1,8 @@
 #include "launch/compose.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "core/nn/model/model.h"
 
 namespace tw {
@@ -46,6 +49,9 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   options.batch_size = s.train.batch_size;
   options.precision = s.train.precision;
   options.for_eval = for_eval;
+  if (const char* home = std::getenv("HOME")) {
+    options.cache_folder = std::string(home) + "/.cache/tightwire";
+  }
   TW_ASSIGN_OR_RETURN(auto task, kind->Create(options));
   if (!s.model.init.empty()) TW_RETURN_IF_ERROR(task->LoadWeights(s.model.init));
   return task;
@@ -97,6 +103,13 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                       Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
   a->warnings = loaded.idle;
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
+  for (const ParameterPlan& p : a->plan->parameters()) {
+    for (const std::string& w : p.route.policy->Warnings(p.spec, *p.route.codec)) {
+      if (std::find(a->warnings.begin(), a->warnings.end(), w) == a->warnings.end()) {
+        a->warnings.push_back(w);
+      }
+    }
+  }
   return a;
 }
 

@@ -5,12 +5,16 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_format.h"
 #include "core/base/hash.h"
 #include "core/base/log.h"
+#include "core/engine/agree.h"
+#include "core/engine/checkpoint.h"
 #include "core/engine/tensor_memory.h"
+#include "core/kernels/simd_target.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
 #include "launch/run_folder.h"
@@ -19,15 +23,13 @@ namespace tw {
 namespace {
 
 // Rank 0's text on all ranks.
-StatusOr<std::string> Share(World& world, std::string text) {
-  char buffer[1024] = {};
-  if (text.size() >= sizeof(buffer)) return ConfigError("run.dir is longer than 1000 characters");
-  std::copy(text.begin(), text.end(), buffer);
-  TW_RETURN_IF_ERROR(world.lane().Run([&] {
-    return world.comm().Broadcast({reinterpret_cast<uint8_t*>(buffer), sizeof(buffer)}, 0,
-                                  {0, -1, "run folder"});
+StatusOr<std::string> Share(World& world, const std::string& text) {
+  std::string shared;
+  TW_RETURN_IF_ERROR(world.lane().Run([&]() -> Status {
+    TW_ASSIGN_OR_RETURN(shared, BroadcastText(world.comm(), text, 0, {0, -1, "run folder"}));
+    return OkStatus();
   }));
-  return std::string(buffer);
+  return shared;
 }
 
 // This rank's threads: as configured, or the host's cores shared by its ranks.
@@ -58,7 +60,46 @@ struct TrainRun {
   std::string run_dir;
 
   Status Go();
+  StatusOr<int64_t> Resume(const CheckpointSpec& into);
+  StatusOr<EvalResult> Evaluate(Task& task);
 };
+
+// The steps already done: 0, or those of the checkpoint that checkpoint.resume leads to.
+StatusOr<int64_t> TrainRun::Resume(const CheckpointSpec& into) {
+  const std::string& resume = loaded->settings.checkpoint.resume;
+  std::optional<LoadedCheckpoint> found;
+  TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
+    if (resume == "never") return OkStatus();
+    if (resume == "auto") {
+      TW_ASSIGN_OR_RETURN(found, LoadNewestCheckpoint(run_dir, into, world->comm()));
+    } else {
+      TW_ASSIGN_OR_RETURN(found, LoadCheckpoint(resume, into, world->comm()));
+    }
+    return OkStatus();
+  }));
+  if (!found) return 0;
+  for (const std::string& w : found->warnings) LogWarning(w);
+  LogInfo(absl::StrFormat("resumed after step %d from %s", found->manifest.step, found->path));
+  return found->manifest.step;
+}
+
+// All ranks share the validation split.
+StatusOr<EvalResult> TrainRun::Evaluate(Task& task) {
+  auto part = task.EvaluatePart(world->rank(), world->size());
+  TW_RETURN_IF_ERROR(world->AgreeOn(part.status()));
+  const double tokens = static_cast<double>(part->tokens);
+  double sums[] = {part->loss * tokens, part->accuracy.value_or(0) * tokens, tokens,
+                   part->accuracy ? 1.0 : 0.0};
+  TW_RETURN_IF_ERROR(world->lane().Run([&] {
+    return world->comm().AllReduceSum(sums, {0, -1, "validation"});
+  }));
+  EvalResult whole;
+  if (sums[2] == 0) return whole;
+  whole.loss = sums[0] / sums[2];
+  if (sums[3] > 0) whole.accuracy = sums[1] / sums[2];
+  whole.tokens = static_cast<int64_t>(sums[2]);
+  return whole;
+}
 
 Status TrainRun::Go() {
   const Settings& s = loaded->settings;
@@ -74,7 +115,14 @@ Status TrainRun::Go() {
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
                            static_cast<uint64_t>(s.train.seed)});
-  int64_t first_step = 0;
+  CheckpointSpec saved;
+  saved.model = a.parameters;
+  saved.state = &state;
+  saved.config_hash = Hex64(loaded->hash);
+  saved.threads = at::get_num_threads();
+  saved.simd = kernels::SimdTarget();
+  saved.seed = static_cast<uint64_t>(s.train.seed);
+  TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
 
   TrainerParts parts;
   parts.task = a.task.get();
@@ -85,6 +133,13 @@ Status TrainRun::Go() {
   parts.state = &state;
   parts.comm = &world->comm();
   parts.lane = &world->lane();
+  parts.save_checkpoint = [&](int64_t steps_done) -> Status {
+    saved.step = steps_done;
+    return world->lane().Run([&]() -> Status {
+      return SaveCheckpoint(run_dir, saved, world->comm(), static_cast<int>(s.checkpoint.keep))
+          .status();
+    });
+  };
   parts.peak_tensor_bytes = [&] { return PeakTensorBytes() + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
   Status opened;
@@ -138,19 +193,12 @@ Status TrainRun::Go() {
   facts.warnings = a.warnings;
   TW_RETURN_IF_ERROR(world->lane().Run(
       [&] { return world->comm().Agree(facts.params_hash, "params_hash at the end"); }));
+  TW_ASSIGN_OR_RETURN(facts.eval, Evaluate(*a.task));
+  facts.evaluated = facts.eval.tokens > 0;
   Status written;
   if (rank == 0) {
-    auto eval = a.task->Evaluate();
-    if (eval.ok()) {
-      facts.evaluated = true;
-      facts.eval = *eval;
-    } else {
-      written = eval.status();
-    }
-    if (written.ok()) written = WriteSummary(run_dir, facts);
-    if (written.ok()) {
-      LogInfo(LastLine(facts, run_dir));
-    }
+    written = WriteSummary(run_dir, facts);
+    if (written.ok()) LogInfo(LastLine(facts, run_dir));
   }
   return world->AgreeOn(written);
 }

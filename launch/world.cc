@@ -6,11 +6,11 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <thread>
 
 #include "comm/mpi/mpi_session.h"
 #include "comm/thread_communicator.h"
+#include "core/engine/agree.h"
 
 namespace tw {
 namespace {
@@ -90,24 +90,7 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
 }
 
 Status World::AgreeOn(const Status& mine) {
-  if (size() == 1) return mine;
-  std::vector<int64_t> codes;
-  TW_RETURN_IF_ERROR(lane_->Run([&]() -> Status {
-    TW_ASSIGN_OR_RETURN(codes, comm().AllGatherInt(ExitCode(mine), {0, -1, "agreement"}));
-    return OkStatus();
-  }));
-  const auto failed = std::find_if(codes.begin(), codes.end(), [](int64_t c) { return c != 0; });
-  if (failed == codes.end()) return OkStatus();
-  const int root = static_cast<int>(failed - codes.begin());
-  char text[512] = {};
-  const std::string message(mine.message());
-  std::strncpy(text, message.c_str(), sizeof(text) - 1);
-  TW_RETURN_IF_ERROR(lane_->Run([&] {
-    return comm().Broadcast({reinterpret_cast<uint8_t*>(text), sizeof(text)}, root,
-                            {0, -1, "agreement"});
-  }));
-  if (rank() == root) return mine;
-  return WithFault(Status(absl::StatusCode::kAborted, text), static_cast<Fault>(*failed));
+  return lane_->Run([&] { return AgreeStatus(comm(), mine, {0, -1, "agreement"}); });
 }
 
 void EndJob(World& world, const Status& status) {
