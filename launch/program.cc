@@ -4,8 +4,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
+#include <map>
 
 #include "launch/bench_encode.h"
+#include "launch/bench_step.h"
 #include "launch/commands.h"
 #include "launch/inspect.h"
 #include "launch/program.h"
@@ -25,10 +27,12 @@ constexpr char kEvalExamples[] = R"(examples:
 
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
+  step       a step through the gradient reducer against the same step without it, one rank
 examples:
   tightwire bench encode
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
-  tightwire bench encode name=topk peer=torch)";
+  tightwire bench encode name=topk peer=torch
+  tightwire bench step model.layers=4 blocks=15)";
 
 constexpr char kExplainExamples[] = R"(examples:
   tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8)";
@@ -43,6 +47,17 @@ constexpr char kInspectExamples[] = R"(examples:
   tightwire inspect runs/char-lm-20260101-120000
   tightwire inspect runs/char-lm-20260101-120000/checkpoints/step-00001000
   tightwire inspect model.safetensors)";
+
+tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arguments, bool json) {
+  using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
+  const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
+                                              {"step", tw::RunBenchStep}};
+  const auto it = kinds.find(kind);
+  if (it != kinds.end()) return it->second(arguments, json, std::cout);
+  std::vector<std::string> known;
+  for (const auto& [name, bench] : kinds) known.push_back(name);
+  return tw::ConfigError("bench " + kind + ": there is no such kind" + tw::KnownWords(kind, known));
+}
 
 // CONFIG may be left out: then the first argument is already key=value.
 void SplitConfig(std::vector<std::string>& arguments, std::string& config) {
@@ -110,11 +125,7 @@ int ProgramMain(int argc, char** argv) {
   if (explain->parsed()) status = tw::RunExplain(config, arguments, json, std::cout);
   if (list->parsed()) status = tw::RunList(word, json, std::cout);
   if (inspect->parsed()) status = tw::RunInspect(word, json, std::cout);
-  if (bench->parsed()) {
-    status = word == "encode"
-                 ? tw::RunBenchEncode(arguments, json, std::cout)
-                 : tw::ConfigError("bench " + word + ": there is no such kind; known: encode");
-  }
+  if (bench->parsed()) status = RunBench(word, arguments, json);
   if (!status.ok() && !status.message().empty()) {
     std::fprintf(stderr, "tightwire: %s\n", std::string(status.message()).c_str());
   }
