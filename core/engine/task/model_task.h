@@ -2,8 +2,6 @@
 // What the tasks share: a model made by name, its parameters, its weights in files, and the
 // precision of the forward pass.
 
-#include <torch/torch.h>
-
 #include "core/api/task.h"
 #include "core/nn/model/model.h"
 
