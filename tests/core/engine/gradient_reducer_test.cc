@@ -116,6 +116,59 @@ TEST(GradientReducer, BucketsAndOverlapDoNotChangeABit) {
   }
 }
 
+GradientReducer::NamedTensors OddParameters() {
+  const auto make = [](std::vector<int64_t> shape, at::ScalarType type) {
+    return torch::zeros(shape, torch::dtype(type)).requires_grad_();
+  };
+  return {{"bf16", make({40, 10}, torch::kBFloat16)}, {"none", make({0}, torch::kFloat)},
+          {"fp64", make({20, 15}, torch::kDouble)},   {"one", make({1}, torch::kFloat)},
+          {"fp16", make({17}, torch::kHalf)},         {"fp32", make({9, 11}, torch::kFloat)}};
+}
+
+TEST(GradientReducer, EveryTypeAndSizeGoesThrough) {
+  for (ReducerSetup setup : Setups()) {
+    setup.min_numel = 0;
+    for (int n : {1, 3}) {
+      std::map<std::pair<int64_t, bool>, std::vector<uint64_t>> bits;
+      for (const int64_t cap : {int64_t{1}, int64_t{1} << 20}) {
+        for (const bool overlap : {true, false}) {
+          setup.bucket_cap_bytes = cap;
+          setup.overlap = overlap;
+          auto& of_ranks = bits[{cap, overlap}];
+          of_ranks.resize(static_cast<size_t>(n));
+          RunRanks(n, [&](Communicator& comm) {
+            ReducerRank rank(comm, setup, OddParameters());
+            for (uint64_t step = 0; step < 3; ++step) {
+              rank.reducer->ZeroGradients();
+              at::Tensor loss = torch::zeros({}, torch::kDouble);
+              for (const auto& [name, p] : rank.parameters) {
+                // Gradients 3 * (rank + 1) * k with k in -4 .. 4: exact in every type.
+                const at::Tensor k = torch::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
+                loss = loss + (p.to(torch::kDouble) * k * (3.0 * (comm.rank() + 1))).sum();
+              }
+              rank.reducer->Arm(step);
+              loss.backward();
+              EXPECT_TRUE(rank.Finish().finite);
+              if (setup.compressor != "none") continue;
+              for (const auto& [name, p] : rank.parameters) {
+                const at::Tensor k = torch::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
+                EXPECT_TRUE(torch::equal(p.grad().to(torch::kDouble), k * 1.5 * (n + 1))) << name;
+              }
+            }
+            of_ranks[static_cast<size_t>(comm.rank())] = rank.GradientBits();
+          });
+        }
+      }
+      for (const auto& [key, of_ranks] : bits) {
+        for (const uint64_t b : of_ranks) {
+          EXPECT_EQ(b, bits.begin()->second[0])
+              << NameOf(setup) << " at " << n << " ranks, cap " << key.first;
+        }
+      }
+    }
+  }
+}
+
 TEST(GradientReducer, BucketsFollowTheCapInReverseOrder) {
   RunRanks(1, [&](Communicator& comm) {
     EXPECT_EQ(ReducerRank(comm, {}).reducer->num_buckets(), 5);

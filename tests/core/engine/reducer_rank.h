@@ -55,22 +55,26 @@ struct ReducerSetup {
   Keys keys;
   int64_t bucket_cap_bytes = 1;  // every parameter a bucket of its own
   bool overlap = true;
+  int64_t min_numel = 100;
 };
 
 class ReducerRank {
  public:
-  ReducerRank(Communicator& comm, const ReducerSetup& setup) : comm_(comm) {
+  // `parameters` instead of the model's, when given; Reduce is not for them.
+  ReducerRank(Communicator& comm, const ReducerSetup& setup,
+              GradientReducer::NamedTensors parameters = {})
+      : parameters(parameters.empty() ? model.parameters() : std::move(parameters)), comm_(comm) {
     at::set_num_threads(1);
     PlanOptions options = routes_.Options(comm.size());
     PlanRule rule;
     rule.route = routes_.Make(setup.compressor, setup.feedback, setup.keys);
-    rule.min_numel = 100;
+    rule.min_numel = setup.min_numel;
     options.rules = {rule};
-    auto plan = Plan::Build(SpecsOf(model.parameters()), options);
+    auto plan = Plan::Build(SpecsOf(this->parameters), options);
     TW_CHECK_OK(plan);
     plan_ = std::make_unique<Plan>(std::move(plan).value());
     reducer =
-        std::make_unique<GradientReducer>(model.parameters(), plan_.get(), &comm, &lane_, &bag,
+        std::make_unique<GradientReducer>(this->parameters, plan_.get(), &comm, &lane_, &bag,
                                           ReducerOptions{setup.bucket_cap_bytes, setup.overlap, 5});
   }
 
@@ -94,7 +98,7 @@ class ReducerRank {
   }
   void Descend() {
     torch::NoGradGuard no_grad;
-    for (const auto& [name, parameter] : model.parameters()) {
+    for (const auto& [name, parameter] : parameters) {
       parameter.sub_(parameter.grad(), 0.5);
     }
   }
@@ -111,6 +115,7 @@ class ReducerRank {
   }
 
   TiedModel model;
+  GradientReducer::NamedTensors parameters;
   StateBag bag;
   std::unique_ptr<GradientReducer> reducer;
 
