@@ -9,9 +9,9 @@
 // order is that of the ranks, whatever the chunks: 1 bucket or 20 give the same bits.
 //
 // Sums of fp32 are formed in fp32, of fp64 in fp64, of fp16 and bf16 in fp32 with one rounding at
-// the end. A lossless codec's two-byte bodies are the parameter's own values, and the sum of n
-// halves may overflow: their bodies hold the mean afterwards. A cast codec scales by 1/n before it
-// rounds, its bodies hold the sum.
+// the end. A lossless codec's bodies are the parameter's own values: those of fp64 and of two-byte
+// types hold the mean afterwards (see HoldsMean). A cast codec scales by 1/n before it rounds, its
+// bodies hold the sum.
 //
 // No frames travel: what a segment is was agreed before step 1. State: none. Left out: rings and
 // trees (all ranks are one hop apart here; see the hierarchical exchange for slow links).
@@ -74,7 +74,9 @@ void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms
   }
 }
 
-void Reduce(DType dtype, float scale, const Terms<uint8_t>& bytes, uint8_t* out) {
+// The sum over ranks, or where `mean` is set, of types other than fp32, the mean.
+void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
+  const float scale = mean ? 1.0f / static_cast<float>(bytes.ranks) : 1.0f;
   const auto terms = [&]<class T>(T*) {
     return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
                     bytes.count / sizeof(T)};
@@ -86,7 +88,13 @@ void Reduce(DType dtype, float scale, const Terms<uint8_t>& bytes, uint8_t* out)
     case DType::kF32:
       return AddTerms(terms(f32), f32);
     case DType::kF64:
-      return AddTerms(terms(f64), f64);
+      AddTerms(terms(f64), f64);
+      if (mean) {
+        for (double& x : std::span(f64, bytes.count / sizeof(double))) {
+          x /= static_cast<double>(bytes.ranks);
+        }
+      }
+      return;
     case DType::kF16:
       return AddTwoByteTerms(kernels::ConvertFromHalf, kernels::AddFromHalf, kernels::ConvertToHalf,
                              terms(u16), scale, u16);
@@ -103,9 +111,10 @@ DType SumType(const Segment& segment) {
   return traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
 }
 
-// The segment's body holds the mean, not the sum, after the exchange.
+// The segment's body holds the mean, not the sum, after the exchange: two-byte sums could overflow,
+// and DecodeAdd's factor, a float, would round fp64 means to 24 bits.
 bool HoldsMean(const Segment& segment) {
-  return segment.codec->traits().lossless && DTypeBytes(segment.context.spec->dtype) == 2;
+  return segment.codec->traits().lossless && segment.context.spec->dtype != DType::kF32;
 }
 
 class SumExchange : public Exchange {
@@ -180,7 +189,6 @@ class SumExchange : public Exchange {
   static void ReduceOwn(std::span<const Segment> segments, size_t own_begin, MutableByteSpan own,
                         ByteSpan parts, size_t ranks) {
     const DType dtype = SumType(segments[0]);
-    const float mean_scale = 1.0f / static_cast<float>(ranks);
     size_t segment_begin = 0;
     for (const Segment& segment : segments) {
       const size_t begin = std::max(segment_begin, own_begin);
@@ -188,8 +196,8 @@ class SumExchange : public Exchange {
       const size_t end = std::min(segment_begin, own_begin + own.size());
       if (begin >= end) continue;
       const size_t at = begin - own_begin;
-      Reduce(dtype, HoldsMean(segment) ? mean_scale : 1.0f,
-             {parts.data() + at, own.size(), ranks, end - begin}, own.data() + at);
+      Reduce(dtype, HoldsMean(segment), {parts.data() + at, own.size(), ranks, end - begin},
+             own.data() + at);
     }
   }
 };

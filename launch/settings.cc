@@ -222,15 +222,16 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   strategy_keys.push_back({"local_steps", int64_t{10}, ">= 1", "local steps between exchanges"});
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, strategy_keys));
-  for (const char* key : {"strategy.local_steps", "memory.compact_rank"}) {
-    const std::string path = key;
-    const size_t dot = path.find('.');
-    const ConfigSection& section = config.section(path.substr(0, dot));
-    auto it = section.values.find(path.substr(dot + 1));
-    if (it == section.values.end()) continue;
-    idle->push_back(path + " = " + ToToml(it->second.value) + " does nothing in this version (" +
-                    it->second.where + ")");
-  }
+  const auto note_idle = [&](const std::string& section, const std::string& key) {
+    const auto& values = config.section(section).values;
+    const auto it = values.find(key);
+    if (it == values.end()) return;
+    idle->push_back(section + "." + key + " = " + ToToml(it->second.value) +
+                    " does nothing in this version (" + it->second.where + ")");
+  };
+  note_idle("strategy", "local_steps");
+  // A run folder's config.toml holds every default: those are nobody's wish.
+  if (s.memory.compact_rank != MemoryConfig{}.compact_rank) note_idle("memory", "compact_rank");
   s.schedule = config.section("schedule").GetString("name", s.schedule);
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule, name_only));

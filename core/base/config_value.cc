@@ -242,9 +242,10 @@ const std::vector<ConfigSection>& Config::array(const std::string& name) const {
 Status Config::CheckSections(const std::vector<std::string>& known) const {
   for (const auto& [name, section] : sections_) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
-      std::string where = section.where;
-      for (const auto& [key, value] : section.values) where = value.where;
-      return ConfigError(where + ": there is no section [" + name + "]" + KnownWords(name, known));
+      std::vector<std::string> named = known;
+      std::erase(named, "");  // the top of the file is a section without a name
+      return ConfigError(section.where + ": there is no section [" + name + "]" +
+                         KnownWords(name, named));
     }
   }
   for (const auto& [name, list] : arrays_) {

@@ -2,10 +2,6 @@
 
 #include <ATen/autocast_mode.h>
 
-#include <unordered_set>
-
-#include "core/nn/safetensors/safetensors.h"
-
 namespace tw {
 
 PrecisionScope::PrecisionScope(bool bf16) : bf16_(bf16) {
@@ -23,28 +19,6 @@ PrecisionScope::~PrecisionScope() {
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(at::kCPU, enabled_before_);
   at::autocast::set_autocast_dtype(at::kCPU, dtype_before_);
-}
-
-std::vector<std::pair<std::string, at::Tensor>> ModelTask::parameters() {
-  std::vector<std::pair<std::string, at::Tensor>> out;
-  std::unordered_set<at::TensorImpl*> seen;
-  for (const auto& item : model_->named_parameters()) {
-    if (!item.value().requires_grad()) continue;
-    if (seen.insert(item.value().unsafeGetTensorImpl()).second)
-      out.emplace_back(item.key(), item.value());
-  }
-  return out;
-}
-
-Status ModelTask::LoadWeights(const std::string& path) {
-  return LoadSafetensors(path, parameters(), model_->TiedNames());
-}
-
-Status ModelTask::SaveWeights(const std::string& path) const {
-  NamedTensors tensors;
-  for (const auto& item : model_->named_parameters())
-    tensors.emplace_back(item.key(), item.value());
-  return WriteSafetensors(path, tensors, {{"format", "pt"}});  // the word other loaders look for
 }
 
 at::Tensor ModelTask::Scores(const at::Tensor& input) const {

@@ -1,10 +1,7 @@
 #pragma once
-// What the tasks share: a model made by name, its parameters, its weights in files, and the
-// precision of the forward pass.
+// What our own tasks share: a model made by name and the precision of the forward pass.
 
-#include <torch/torch.h>
-
-#include "core/api/task.h"
+#include "core/engine/task/module_task.h"
 #include "core/nn/model/model.h"
 
 namespace tw {
@@ -25,22 +22,19 @@ class PrecisionScope {
   at::ScalarType dtype_before_ = at::kFloat;
 };
 
-class ModelTask : public Task {
+class ModelTask : public ModuleTask {
  public:
-  std::vector<std::pair<std::string, at::Tensor>> parameters() override;
   StatusOr<EvalResult> Evaluate() override { return EvaluatePart(0, 1); }
-  Status LoadWeights(const std::string& path) override;
-  Status SaveWeights(const std::string& path) const override;
 
  protected:
   ModelTask(std::shared_ptr<Model> model, const TaskOptions& options)
-      : model_(std::move(model)), options_(options), bf16_(options.precision == "bf16") {}
+      : ModuleTask(model, options), model_(std::move(model)), bf16_(options.precision == "bf16") {}
 
   // Scores in fp32.
   at::Tensor Scores(const at::Tensor& input) const;
+  std::map<std::string, std::string> TiedNames() const override { return model_->TiedNames(); }
 
   std::shared_ptr<Model> model_;
-  TaskOptions options_;
 
  private:
   bool bf16_;

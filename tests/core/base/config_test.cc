@@ -126,7 +126,7 @@ TEST(Config, KeyOfAnotherVariantIsIdleNotWrong) {
 TEST(Config, UnknownSectionNamesTheNearest) {
   const Config config = Parsed("[compresor]\nname = \"none\"\n");
   EXPECT_THAT(Message(config.CheckSections({"", "compressor", "comm"})),
-              HasSubstr("file.toml:2: there is no section [compresor]; did you mean compressor?"));
+              HasSubstr("file.toml:1: there is no section [compresor]; did you mean compressor?"));
 }
 
 TEST(Config, SyntaxErrorNamesTheLine) {

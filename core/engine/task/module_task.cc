@@ -1,0 +1,39 @@
+#include "core/engine/task/module_task.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <unordered_set>
+
+#include "core/data/batch_key.h"
+#include "core/nn/safetensors/safetensors.h"
+
+namespace tw {
+
+std::vector<std::pair<std::string, at::Tensor>> ModuleTask::parameters() {
+  std::vector<std::pair<std::string, at::Tensor>> out;
+  std::unordered_set<at::TensorImpl*> seen;
+  for (const auto& item : module_->named_parameters()) {
+    if (!item.value().requires_grad()) continue;
+    if (seen.insert(item.value().unsafeGetTensorImpl()).second)
+      out.emplace_back(item.key(), item.value());
+  }
+  return out;
+}
+
+Status ModuleTask::LoadWeights(const std::string& path) {
+  return LoadSafetensors(path, parameters(), TiedNames());
+}
+
+Status ModuleTask::SaveWeights(const std::string& path) const {
+  NamedTensors tensors;
+  for (const auto& item : module_->named_parameters())
+    tensors.emplace_back(item.key(), item.value());
+  return WriteSafetensors(path, tensors, {{"format", "pt"}});  // the word other loaders look for
+}
+
+at::Generator ModuleTask::BatchGenerator(uint64_t step, int64_t micro) const {
+  const BatchKey key{options_.seed, static_cast<int64_t>(step), micro, options_.rank};
+  return at::detail::createCPUGenerator(key.Stream().key);
+}
+
+}  // namespace tw

@@ -1,0 +1,304 @@
+#include "core/engine/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/core/engine/reducer_rank.h"
+
+namespace tw {
+namespace {
+
+// Linear regression. A step's samples are numbered over ranks and micro-batches, so that runs which
+// divide them differently see the same ones.
+class LineTask : public Task {
+ public:
+  LineTask(int rank, int64_t batch, int64_t accumulate)
+      : rank_(rank), batch_(batch), accumulate_(accumulate) {}
+
+  std::vector<std::pair<std::string, at::Tensor>> parameters() override {
+    return {{"weight", weight}, {"bias", bias}};
+  }
+  at::Tensor Loss(uint64_t step, int64_t micro) override {
+    std::vector<at::Tensor> rows;
+    for (int64_t i = 0; i < batch_; ++i) {
+      const int64_t sample = (rank_ * accumulate_ + micro) * batch_ + i;
+      rows.push_back(Numbers({1, 12}, 1000 + step * 64 + static_cast<uint64_t>(sample), 1.0));
+    }
+    const at::Tensor x = torch::cat(rows);
+    at::Tensor loss =
+        torch::mse_loss(torch::linear(x, weight, bias), torch::matmul(x, truth_.t()) + 0.5);
+    if (static_cast<int64_t>(step) >= bad_from && rank_ == 0) {
+      loss = loss * std::numeric_limits<float>::quiet_NaN();
+    }
+    return loss;
+  }
+  StatusOr<EvalResult> Evaluate() override { return EvalResult{}; }
+  int64_t samples_per_batch() const override { return batch_; }
+  int64_t tokens_per_batch() const override { return 3 * batch_; }
+  Status LoadWeights(const std::string&) override { return OkStatus(); }
+  Status SaveWeights(const std::string&) const override { return OkStatus(); }
+
+  at::Tensor weight = Numbers({8, 12}, 1, 0.2).requires_grad_();
+  at::Tensor bias = torch::zeros({8}, torch::requires_grad());
+  int64_t bad_from = std::numeric_limits<int64_t>::max();
+
+ private:
+  at::Tensor truth_ = Numbers({8, 12}, 2, 1.0);
+  int64_t rank_, batch_, accumulate_;
+};
+
+class RecordingSink : public MetricSink {
+ public:
+  Status Write(const StepRecord& record) override {
+    records.push_back(record);
+    return OkStatus();
+  }
+  Status Flush() override {
+    ++flushes;
+    return OkStatus();
+  }
+  std::vector<StepRecord> records;
+  int flushes = 0;
+};
+
+struct RunSetup {
+  int64_t batch = 4;
+  int64_t bad_from = std::numeric_limits<int64_t>::max();
+  std::string compressor = "none", feedback = "none";
+  TrainerOptions options{.steps = 5, .lr = 0.1, .grad_clip = 0};
+};
+
+struct Result {
+  Status status;
+  TrainSummary summary;
+  RecordingSink sink;
+  at::Tensor weight, first_weight;
+  uint64_t hash = 0;
+  std::vector<int64_t> checkpoints;
+};
+
+// Rank 0's result of n ranks; plain gradient descent.
+Result Train(int n, const RunSetup& setup) {
+  Result result;
+  RunRanks(n, [&](Communicator& comm) {
+    at::set_num_threads(1);
+    LineTask task(comm.rank(), setup.batch, setup.options.accumulate);
+    task.bad_from = setup.bad_from;
+    RouteMaker routes;
+    PlanOptions plan_options = routes.Options(n);
+    PlanRule rule;
+    rule.route = routes.Make(setup.compressor, setup.feedback);
+    rule.min_numel = 16;
+    plan_options.rules = {rule};
+    const auto plan = Plan::Build(SpecsOf(task.parameters()), plan_options);
+    TW_CHECK_OK(plan);
+    Lane lane;
+    StateBag state;
+    GradientReducer reducer(task.parameters(), &*plan, &comm, &lane, &state, ReducerOptions{});
+    const auto optimizer = MakeVariant<Optimizer>("sgdm", {{"momentum", 0.0}});
+    const auto schedule = MakeVariant<Schedule>("constant");
+    const auto strategy = MakeVariant<Strategy>("sync");
+    std::vector<int64_t> saved;
+    RecordingSink sink;
+    TrainerParts parts{.task = &task,
+                       .reducer = &reducer,
+                       .optimizer = optimizer.get(),
+                       .schedule = schedule.get(),
+                       .strategy = strategy.get(),
+                       .state = &state,
+                       .comm = &comm,
+                       .lane = &lane,
+                       .sinks = {},
+                       .save_checkpoint =
+                           [&](int64_t done) {
+                             saved.push_back(done);
+                             return OkStatus();
+                           },
+                       .peak_tensor_bytes = [] { return int64_t{77}; }};
+    if (comm.rank() == 0) parts.sinks = {&sink};
+    const at::Tensor first = task.weight.detach().clone();
+    Trainer trainer(parts, setup.options);
+    const Status status = trainer.Run(0);
+    if (comm.rank() != 0) return;
+    result = {status, trainer.summary(),
+              sink,   task.weight.detach(),
+              first,  ParametersHash(reducer.views()),
+              saved};
+  });
+  return result;
+}
+
+TEST(Trainer, TheLossGoesDown) {
+  RunSetup setup;
+  setup.options.steps = 60;
+  setup.options.lr = 1.0;
+  const Result result = Train(2, setup);
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  EXPECT_LT(result.sink.records.back().loss, 0.1 * result.sink.records.front().loss);
+}
+
+TEST(Trainer, SinksGetOneRecordAStep) {
+  RunSetup setup;
+  setup.compressor = "topk";
+  setup.feedback = "ef14";
+  const Result result = Train(2, setup);
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  ASSERT_EQ(result.sink.records.size(), 5u);
+  EXPECT_EQ(result.sink.flushes, 1);
+  for (size_t i = 0; i < 5; ++i) {
+    const StepRecord& r = result.sink.records[i];
+    EXPECT_EQ(r.step, static_cast<int64_t>(i) + 1);
+    EXPECT_EQ(r.samples, r.step * 4 * 2);
+    EXPECT_EQ(r.tokens, 3 * r.samples);
+    EXPECT_DOUBLE_EQ(r.lr, 0.1);
+    EXPECT_EQ(r.dense_bytes, 4 * (8 * 12 + 8));
+    EXPECT_GT(r.payload_bytes, 0);
+    EXPECT_LT(r.payload_bytes, r.dense_bytes);
+    EXPECT_GT(r.wire_bytes, 0);
+    EXPECT_GT(r.grad_norm, 0);
+    EXPECT_GT(r.residual_norm, 0);
+    EXPECT_EQ(r.peak_tensor_bytes, 77);
+    EXPECT_GE(r.step_ms, r.forward_ms);
+    EXPECT_FALSE(r.skipped);
+  }
+}
+
+TEST(Trainer, RecordsCanBeEveryOtherStep) {
+  RunSetup setup;
+  setup.options.metrics_every = 2;
+  const Result result = Train(1, setup);
+  ASSERT_EQ(result.sink.records.size(), 2u);
+  EXPECT_EQ(result.sink.records[1].step, 4);
+}
+
+TEST(Trainer, TheSummaryIsOverItsSteps) {
+  RunSetup setup;
+  setup.options.steps = 30;
+  const Result result = Train(2, setup);
+  const TrainSummary& s = result.summary;
+  EXPECT_EQ(s.steps, 30);
+  EXPECT_EQ(s.tokens, 30 * 4 * 2 * 3);
+  EXPECT_EQ(s.skipped, 0);
+  EXPECT_EQ(s.dense_bytes_per_step, 4 * (8 * 12 + 8));
+  EXPECT_EQ(s.payload_bytes_per_step, 4 * (8 * 12 + 8));
+  double last = 0, wire = 0;
+  for (size_t i = 0; i < 30; ++i) {
+    wire += static_cast<double>(result.sink.records[i].wire_bytes);
+    if (i >= 10) last += result.sink.records[i].loss;
+  }
+  EXPECT_NEAR(s.final_loss, last / 20, 1e-12);
+  EXPECT_DOUBLE_EQ(s.wire_bytes_per_step, wire / 30);
+  EXPECT_GT(s.step_ms_median, 0);
+  EXPECT_GT(s.wall_s, 0);
+}
+
+TEST(Trainer, GivesUpAfterTooManyNonFiniteStepsInARow) {
+  RunSetup setup;
+  setup.bad_from = 2;
+  setup.options.steps = 50;
+  setup.options.max_skipped = 3;
+  const Result result = Train(2, setup);
+  EXPECT_EQ(ExitCode(result.status), 5) << result.status;
+  EXPECT_NE(std::string(result.status.message()).find("train.max_skipped = 3"), std::string::npos);
+  EXPECT_EQ(result.summary.skipped, 3);
+  setup.bad_from = std::numeric_limits<int64_t>::max();
+  setup.options.steps = 2;
+  EXPECT_EQ(result.hash, Train(2, setup).hash) << "skipped steps changed the parameters";
+}
+
+TEST(Trainer, ClippingBoundsTheUpdate) {
+  RunSetup setup;
+  setup.options.steps = 1;
+  setup.options.lr = 1.0;
+  setup.options.grad_clip = 0.01;
+  const Result clipped = Train(1, setup);
+  const double moved = (clipped.weight - clipped.first_weight).norm().item<double>();
+  EXPECT_GT(clipped.sink.records[0].grad_norm, 0.1);  // reported as it was
+  EXPECT_LE(moved, 0.01 * 1.001);
+  EXPECT_GT(moved, 0.005);
+  setup.options.grad_clip = 1e6;
+  const Result far = Train(1, setup);
+  setup.options.grad_clip = 0;
+  EXPECT_EQ(far.hash, Train(1, setup).hash);
+}
+
+TEST(Trainer, AccumulationEqualsOneLargeBatch) {
+  RunSetup large;
+  large.batch = 8;
+  RunSetup parts;
+  parts.batch = 4;
+  parts.options.accumulate = 2;
+  const Result a = Train(1, large), b = Train(1, parts);
+  EXPECT_TRUE(torch::allclose(a.weight, b.weight, 1e-5, 1e-6));
+  EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
+  EXPECT_EQ(a.summary.tokens, b.summary.tokens);
+  EXPECT_GT((a.weight - a.first_weight).abs().max().item<double>(), 1e-2);
+}
+
+TEST(Trainer, TwoRanksEqualOneWithTheWholeBatch) {
+  RunSetup whole;
+  whole.batch = 8;
+  RunSetup half;
+  half.batch = 4;
+  const Result a = Train(1, whole), b = Train(2, half);
+  EXPECT_TRUE(torch::allclose(a.weight, b.weight, 1e-5, 1e-6));
+  EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
+}
+
+TEST(Trainer, ChecksReplicas) {
+  RunSetup setup;
+  setup.options.check_replicas_every = 1;
+  EXPECT_TRUE(Train(3, setup).status.ok());
+}
+
+TEST(Trainer, CheckpointsComeWhenDueAndAtTheEnd) {
+  RunSetup setup;
+  setup.options.checkpoint_every = 2;
+  EXPECT_EQ(Train(1, setup).checkpoints, (std::vector<int64_t>{2, 4, 5}));
+  setup.options.checkpoint_every = 0;
+  EXPECT_TRUE(Train(1, setup).checkpoints.empty());
+}
+
+class ThrowingTask : public LineTask {
+ public:
+  ThrowingTask() : LineTask(0, 4, 1) {}
+  at::Tensor Loss(uint64_t, int64_t) override {
+    return torch::matmul(torch::zeros({2, 3}), torch::zeros({2, 3}));
+  }
+};
+
+TEST(Trainer, ALibTorchExceptionBecomesAStatus) {
+  RunRanks(1, [](Communicator& comm) {
+    ThrowingTask task;
+    RouteMaker routes;
+    PlanOptions options = routes.Options(1);
+    PlanRule rule;
+    rule.route = routes.Make("none", "none");
+    options.rules = {rule};
+    const auto plan = Plan::Build(SpecsOf(task.parameters()), options);
+    Lane lane;
+    StateBag state;
+    GradientReducer reducer(task.parameters(), &*plan, &comm, &lane, &state, ReducerOptions{});
+    const auto optimizer = MakeVariant<Optimizer>("sgdm");
+    const auto schedule = MakeVariant<Schedule>("constant");
+    const auto strategy = MakeVariant<Strategy>("sync");
+    TrainerParts parts;
+    parts.task = &task;
+    parts.reducer = &reducer;
+    parts.optimizer = optimizer.get();
+    parts.schedule = schedule.get();
+    parts.strategy = strategy.get();
+    parts.state = &state;
+    parts.comm = &comm;
+    parts.lane = &lane;
+    const Status status = Trainer(parts, TrainerOptions{}).Run(0);
+    EXPECT_EQ(ExitCode(status), 70);
+    EXPECT_EQ(std::string(status.message()).find('\n'), std::string::npos) << status;
+    EXPECT_NE(std::string(status.message()).find("LibTorch"), std::string::npos) << status;
+  });
+}
+
+}  // namespace
+}  // namespace tw
