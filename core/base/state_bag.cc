@@ -3,10 +3,31 @@
 #include <cstring>
 
 namespace tw {
+namespace {
+
+std::string Describe(const std::vector<int64_t>& shape, DType dtype) {
+  std::string out = std::string(DTypeName(dtype)) + " [";
+  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+  return out + "]";
+}
+
+}  // namespace
 
 TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
                           Reshard reshard, bool* created) {
   auto& cell = cells_[name];
+  if (cell && cell->restored) {
+    const StateSlot& was = cell->slot;
+    const bool fits = was.shape == shape && was.view.dtype == dtype;
+    if (!fits && mismatch_.ok()) {
+      mismatch_ = DataError("state " + name + " is " + Describe(was.shape, was.view.dtype) +
+                            " in the checkpoint, " + Describe(shape, dtype) +
+                            " in this run: give the settings it was saved with, or another run.dir "
+                            "to start over");
+    }
+    if (!fits) cell = nullptr;
+    if (cell) cell->restored = false;
+  }
   if (created) *created = cell == nullptr;
   if (!cell) {
     cell = std::make_unique<Cell>();
@@ -23,6 +44,13 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
   TW_CHECK(cell->slot.shape == shape);
   TW_CHECK_EQ(static_cast<int>(cell->slot.view.dtype), static_cast<int>(dtype));
   return cell->slot.view;
+}
+
+TensorView StateBag::Restore(const std::string& name, const std::vector<int64_t>& shape,
+                             DType dtype, Reshard reshard) {
+  const TensorView view = Slot(name, shape, dtype, reshard);
+  cells_[name]->restored = true;
+  return view;
 }
 
 const StateSlot* StateBag::Find(const std::string& name) const {

@@ -47,6 +47,13 @@ class StateBag {
   // change. *created (may be null) tells whether this call made it.
   TensorView Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
                   Reshard reshard, bool* created = nullptr);
+  // The slot of that name, filled by the caller from a checkpoint. When its owner later asks for it
+  // with another shape or dtype, the settings changed since: the owner gets a new zeroed slot, and
+  // mismatch() says so. REQUIRES: no slot of that name with another shape or dtype.
+  TensorView Restore(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
+                     Reshard reshard);
+  // DataError about the first restored slot that did not fit its owner; OK while all did.
+  const Status& mismatch() const { return mismatch_; }
   // Null when there is none.
   const StateSlot* Find(const std::string& name) const;
   void Erase(const std::string& name);
@@ -68,9 +75,11 @@ class StateBag {
     AlignedBuffer journal;
     bool touched = false;
     bool made_in_journal = false;
+    bool restored = false;  // its owner has not asked for it yet
   };
   std::map<std::string, std::unique_ptr<Cell>> cells_;
   bool journaling_ = false;
+  Status mismatch_;
 };
 
 // The slots of one owner and one parameter. Obtaining a slot also journals it.

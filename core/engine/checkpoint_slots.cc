@@ -70,7 +70,7 @@ Status PutSlot(StateBag* state, const std::string& name, Reshard reshard, const 
                        Describe(there->shape, DTypeName(there->view.dtype)) + " in this run");
     }
   }
-  const TensorView to = state->Slot(name, shape, *dtype, reshard);
+  const TensorView to = state->Restore(name, shape, *dtype, reshard);
   const at::Tensor flat = from.contiguous();
   if (to.numel > 0) std::memcpy(to.data, flat.const_data_ptr(), static_cast<size_t>(to.bytes()));
   return OkStatus();

@@ -11,6 +11,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/log.h"
+#include "core/engine/catch_torch.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -47,18 +48,6 @@ double SumOfSquares(TensorView view) {
       return PlainSumOfSquares<c10::Half>(view);
     default:
       return PlainSumOfSquares<c10::BFloat16>(view);
-  }
-}
-
-// The one place where LibTorch's exceptions become a status.
-template <class F>
-auto CatchTorch(F&& f) -> decltype(f()) {
-  try {
-    return f();
-  } catch (const std::exception& e) {
-    std::string what = e.what();
-    what = what.substr(0, what.find('\n'));
-    return BugError("LibTorch: " + what);
   }
 }
 
@@ -100,6 +89,7 @@ Status Trainer::Step(int64_t step) {
   const double start = NowMs();
   TW_ASSIGN_OR_RETURN(const StepResult result, parts_.strategy->Step(*this));
   record_.step_ms = NowMs() - start;
+  TW_RETURN_IF_ERROR(parts_.state->mismatch());
   record_.skipped = result.skipped;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {
     LogWarning("parameter " + name + " got no gradient in step " + std::to_string(step) +

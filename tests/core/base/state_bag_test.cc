@@ -75,5 +75,26 @@ TEST(StateBagDeathTest, AShapeThatChangesIsABug) {
   EXPECT_DEATH(bag.Slot("s", {3}, DType::kF32, Reshard::kKeepMean), "check failed");
 }
 
+TEST(StateBag, RestoredSlotThatDoesNotFitIsReplacedAndSaid) {
+  StateBag bag;
+  bag.Restore("codec/w/q", {4, 2}, DType::kF32, Reshard::kReplicated).f32()[0] = 1.0f;
+  bag.Restore("codec/w/p", {3}, DType::kF32, Reshard::kReplicated).f32()[0] = 2.0f;
+
+  bool created = true;
+  EXPECT_EQ(bag.Slot("codec/w/p", {3}, DType::kF32, Reshard::kReplicated, &created).f32()[0], 2.0f);
+  EXPECT_FALSE(created);
+  EXPECT_TRUE(bag.mismatch().ok());
+
+  const TensorView q = bag.Slot("codec/w/q", {4, 3}, DType::kF32, Reshard::kReplicated, &created);
+  EXPECT_TRUE(created);
+  EXPECT_EQ(q.numel, 12);
+  EXPECT_EQ(q.f32()[0], 0.0f);
+  EXPECT_EQ(FaultOf(bag.mismatch()), Fault::kData);
+  EXPECT_NE(
+      bag.mismatch().message().find("codec/w/q is fp32 [4, 2] in the checkpoint, fp32 [4, 3]"),
+      absl::string_view::npos)
+      << bag.mismatch();
+}
+
 }  // namespace
 }  // namespace tw
