@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -12,9 +13,9 @@
 namespace tw {
 namespace {
 
-// Ranks of one host have neighbouring process ids: staggered, the first watchdog's line is the only
-// one before the launcher ends the job.
-double StaggerSeconds() { return 0.05 * (getpid() % 16); }
+// The launcher ends the job on the first watchdog's line, and takes its second over that; meanwhile
+// the others stay silent.
+double StaggerSeconds(int rank) { return 1.5 * std::clamp(rank, 0, 3); }
 
 StatusOr<RankPlace> FindPlace() {
   RankPlace place;
@@ -41,7 +42,7 @@ void Watchdog::Arm(double timeout_s, std::string line, int code) {
   armed_ = true;
   thread_ = std::thread([this, timeout_s, line = std::move(line), code] {
     std::unique_lock<std::mutex> lock(mutex_);
-    const auto limit = std::chrono::duration<double>(timeout_s + StaggerSeconds());
+    const auto limit = std::chrono::duration<double>(timeout_s);
     if (changed_.wait_for(lock, limit, [this] { return !armed_; })) return;
     std::fprintf(stderr, "tightwire: %s\n", line.c_str());
     std::fflush(stderr);
@@ -59,11 +60,11 @@ void Watchdog::Disarm() {
   thread_.join();
 }
 
-StatusOr<std::unique_ptr<MpiSession>> MpiSession::Init(double timeout_s) {
+StatusOr<std::unique_ptr<MpiSession>> MpiSession::Init(double timeout_s, int rank_hint) {
   std::unique_ptr<MpiSession> session(new MpiSession(timeout_s));
   char seconds[32];
   std::snprintf(seconds, sizeof(seconds), "%g", timeout_s);
-  session->watchdog_.Arm(timeout_s,
+  session->watchdog_.Arm(timeout_s + StaggerSeconds(rank_hint),
                          std::string("not all ranks arrived within ") + seconds +
                              " s of starting MPI; is every host up, and the program on it?",
                          static_cast<int>(Fault::kPeer));
@@ -90,7 +91,7 @@ void MpiSession::Finalize() {
   MPI_Initialized(&initialized);
   MPI_Finalized(&already);
   if (!initialized || already) return;
-  watchdog_.Arm(timeout_s_,
+  watchdog_.Arm(timeout_s_ + StaggerSeconds(place_.rank),
                 "rank " + std::to_string(place_.rank) +
                     ": the other ranks did not come to the end of the job",
                 static_cast<int>(Fault::kPeer));

@@ -47,8 +47,9 @@ class Watchdog {
 class MpiSession {
  public:
   // Initialises MPI and agrees once with all ranks. At most one session a process. On failure MPI
-  // may be half alive: end the process.
-  static StatusOr<std::unique_ptr<MpiSession>> Init(double timeout_s);
+  // may be half alive: end the process. rank_hint: what a launcher says this rank will be; higher
+  // ones wait a little longer, so that one of them speaks when a rank is missing.
+  static StatusOr<std::unique_ptr<MpiSession>> Init(double timeout_s, int rank_hint = 0);
   // Finalizes when the owner has not; REQUIRES the main thread.
   ~MpiSession();
 

@@ -78,7 +78,7 @@ void CheckFailed(const char* file, int line, const char* condition, const std::s
                line, condition, values.empty() ? "" : " (", values.c_str(),
                values.empty() ? "" : ")");
   std::fflush(stderr);
-  std::abort();
+  std::_Exit(static_cast<int>(Fault::kBug));
 }
 }  // namespace internal
 

@@ -2,8 +2,8 @@
 // Status, the macros around it, and the exit code every failure ends in.
 //
 // Status is for faults of the caller, a file, a peer or the machine; TW_CHECK is for our own bugs:
-// it prints file, line and values and aborts the process (exit code 70 where a launcher can still
-// turn it into one). Thread safe.
+// it prints file, line and values and ends the process with exit code 70, on which a launcher ends
+// the other ranks. Thread safe.
 
 #include <sstream>
 #include <string>
@@ -46,7 +46,7 @@ Fault FaultOf(const Status& status);
 int ExitCode(const Status& status);
 
 namespace internal {
-// Prints "CHECK failed ..." with the rank set by SetProcessRank and aborts.
+// Prints "check failed ..." with the rank set by SetProcessRank and ends the process.
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition,
                               const std::string& values);
 inline const Status& ToStatus(const Status& s) { return s; }
