@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "core/base/hash.h"
+#include "core/engine/catch_torch.h"
 #include "core/nn/model/model.h"
 
 namespace tw {
@@ -31,7 +33,8 @@ StatusOr<LoadedConfig> LoadedConfig::Load(const std::string& path,
   }
   for (const std::string& o : overrides) TW_RETURN_IF_ERROR(loaded.config.Override(o));
   TW_ASSIGN_OR_RETURN(loaded.settings, Settings::Read(loaded.config, &loaded.idle));
-  TW_ASSIGN_OR_RETURN(loaded.hash, ConfigHash(loaded.config, loaded.settings));
+  TW_ASSIGN_OR_RETURN(loaded.compared, ComparedToml(loaded.config, loaded.settings));
+  loaded.hash = Hash64(loaded.compared);
   return loaded;
 }
 
@@ -52,7 +55,7 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   if (const char* home = std::getenv("HOME")) {
     options.cache_folder = std::string(home) + "/.cache/tightwire";
   }
-  TW_ASSIGN_OR_RETURN(auto task, kind->Create(options));
+  TW_ASSIGN_OR_RETURN(auto task, CatchTorch([&] { return kind->Create(options); }));
   if (!s.model.init.empty()) TW_RETURN_IF_ERROR(task->LoadWeights(s.model.init));
   return task;
 }

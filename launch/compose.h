@@ -19,7 +19,8 @@ namespace tw {
 struct LoadedConfig {
   Config config;
   Settings settings;
-  uint64_t hash = 0;
+  std::string compared;  // what must be equal on all ranks and across a resume
+  uint64_t hash = 0;     // of that
   std::vector<std::string> idle;
 
   // `path` may be empty: defaults and overrides only.

@@ -2,10 +2,13 @@
 // exit code.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <map>
 
+#include "core/base/config_value.h"
+#include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
 #include "launch/bench_step.h"
 #include "launch/commands.h"
@@ -108,6 +111,13 @@ int ProgramMain(int argc, char** argv) {
   inspect->add_flag("--json", json, "JSON on stdout");
 
   try {
+    std::vector<std::string> commands;
+    for (const CLI::App* sub : app.get_subcommands({})) commands.push_back(sub->get_name());
+    if (argc > 1 && argv[1][0] != '-' &&
+        std::find(commands.begin(), commands.end(), argv[1]) == commands.end()) {
+      throw CLI::ParseError(
+          "there is no command " + std::string(argv[1]) + KnownWords(argv[1], commands), 2);
+    }
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
@@ -119,13 +129,18 @@ int ProgramMain(int argc, char** argv) {
   std::string config;
   if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);
 
-  tw::Status status;
-  if (train->parsed()) status = tw::RunTrain(config, arguments, json);
-  if (eval->parsed()) status = tw::RunEval(config, arguments, json, std::cout);
-  if (explain->parsed()) status = tw::RunExplain(config, arguments, json, std::cout);
-  if (list->parsed()) status = tw::RunList(word, json, std::cout);
-  if (inspect->parsed()) status = tw::RunInspect(word, json, std::cout);
-  if (bench->parsed()) status = RunBench(word, arguments, json);
+  // One rank's work: under a launcher rank 0 does it, and the others are silent.
+  if (!train->parsed() && tw::ReadLauncher().rank > 0) return 0;
+
+  const auto run = [&]() -> tw::Status {
+    if (train->parsed()) return tw::RunTrain(config, arguments, json);
+    if (eval->parsed()) return tw::RunEval(config, arguments, json, std::cout);
+    if (explain->parsed()) return tw::RunExplain(config, arguments, json, std::cout);
+    if (list->parsed()) return tw::RunList(word, json, std::cout);
+    if (inspect->parsed()) return tw::RunInspect(word, json, std::cout);
+    return RunBench(word, arguments, json);
+  };
+  const tw::Status status = tw::CatchTorch(run);
   if (!status.ok() && !status.message().empty()) {
     std::fprintf(stderr, "tightwire: %s\n", std::string(status.message()).c_str());
   }

@@ -54,6 +54,13 @@ Status OpenRunDir(const std::string& dir, const std::string& effective_toml) {
   return WriteWhole(dir + "/config.toml", effective_toml);
 }
 
+Status RemoveSummary(const std::string& dir) {
+  std::error_code error;
+  std::filesystem::remove(dir + "/summary.json", error);
+  return error ? DataError(dir + "/summary.json: cannot be removed: " + error.message())
+               : OkStatus();
+}
+
 Status WriteSummary(const std::string& dir, const RunFacts& f) {
   nlohmann::ordered_json j;
   j["name"] = f.name;
@@ -97,12 +104,15 @@ Status WriteSummary(const std::string& dir, const RunFacts& f) {
   return WriteWhole(dir + "/summary.json", j.dump(2) + "\n");
 }
 
-bool IsFinished(const std::string& dir, int64_t steps) {
+std::optional<std::string> FinishedConfig(const std::string& dir, int64_t steps) {
   std::ifstream in(dir + "/summary.json");
-  if (!in) return false;
+  if (!in) return std::nullopt;
   const auto j = nlohmann::json::parse(in, nullptr, false);
-  return j.is_object() && j.value("status", "") == "finished" &&
-         j.value("steps", int64_t{0}) >= steps;
+  if (!j.is_object() || j.value("status", "") != "finished" ||
+      j.value("steps", int64_t{0}) < steps) {
+    return std::nullopt;
+  }
+  return j.value("config_hash", "");
 }
 
 int64_t PeakRssBytes() {

@@ -2,6 +2,7 @@
 // The run folder: made by rank 0, named for all ranks; what it holds at the start and at the end of
 // a run.
 
+#include <optional>
 #include <string>
 
 #include "core/engine/trainer.h"
@@ -32,10 +33,14 @@ struct RunFacts {
   std::vector<std::string> warnings;
   std::string status = "finished";
 };
+// Before the first step: the summary of an earlier run in the folder is not that of one that is
+// killed later.
+Status RemoveSummary(const std::string& dir);
 // summary.json, as a whole or not at all.
 Status WriteSummary(const std::string& dir, const RunFacts& facts);
-// Whether the folder holds the summary of a finished run of at least `steps` steps.
-bool IsFinished(const std::string& dir, int64_t steps);
+// The config hash in the summary of a finished run of at least `steps` steps; nothing when the
+// folder has no such summary.
+std::optional<std::string> FinishedConfig(const std::string& dir, int64_t steps);
 
 int64_t PeakRssBytes();
 

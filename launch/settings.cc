@@ -1,5 +1,8 @@
 #include "launch/settings.h"
 
+#include <map>
+#include <sstream>
+
 #include "core/api/feedback.h"
 #include "core/api/metrics.h"
 #include "core/api/optimizer.h"
@@ -55,6 +58,26 @@ Status CheckVariantKeys(const ConfigSection& section, const SectionRule& rule,
 void AppendSection(const std::string& header, const Values& values, std::string* out) {
   *out += "\n" + header + "\n";
   for (const auto& [key, value] : values) *out += key + " = " + ToToml(value) + "\n";
+}
+
+// "compressor.rule.0.rank" -> "4" for a text of EffectiveToml.
+std::map<std::string, std::string> KeysOf(const std::string& toml) {
+  std::map<std::string, std::string> out;
+  std::map<std::string, int> arrays;
+  std::string prefix;
+  std::istringstream in(toml);
+  for (std::string line; std::getline(in, line);) {
+    const size_t equals = line.find(" = ");
+    if (line.rfind("[[", 0) == 0) {
+      const std::string name = line.substr(2, line.find(']') - 2);
+      prefix = name + "." + std::to_string(arrays[name]++) + ".";
+    } else if (line.rfind("[", 0) == 0) {
+      prefix = line.substr(1, line.find(']') - 1) + ".";
+    } else if (equals != std::string::npos) {
+      out[prefix + line.substr(0, equals)] = line.substr(equals + 3);
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -293,7 +316,7 @@ StatusOr<std::string> EffectiveToml(const Config& config, const Settings& s) {
   return out;
 }
 
-StatusOr<uint64_t> ConfigHash(const Config& config, const Settings& settings) {
+StatusOr<std::string> ComparedToml(const Config& config, const Settings& settings) {
   Settings s = settings;
   s.run = {};
   s.train.steps = 1;
@@ -301,8 +324,23 @@ StatusOr<uint64_t> ConfigHash(const Config& config, const Settings& settings) {
   s.checkpoint = {};
   s.metrics = {};
   s.comm.timeout_s = CommConfig{}.timeout_s;
-  TW_ASSIGN_OR_RETURN(const std::string text, EffectiveToml(config, s));
-  return Hash64(text);
+  return EffectiveToml(config, s);
+}
+
+std::vector<std::string> ChangedKeys(const std::string& was, const std::string& is) {
+  const auto before = KeysOf(was), now = KeysOf(is);
+  std::vector<std::string> out;
+  const auto value = [](const auto& keys, const std::string& key) {
+    const auto it = keys.find(key);
+    return it == keys.end() ? std::string("(none)") : it->second;
+  };
+  auto all = before;
+  all.insert(now.begin(), now.end());
+  for (const auto& [key, ignored] : all) {
+    const std::string old_value = value(before, key), new_value = value(now, key);
+    if (old_value != new_value) out.push_back(key + ": " + old_value + " -> " + new_value);
+  }
+  return out;
 }
 
 std::vector<std::pair<std::string, std::vector<FieldInfo>>> CommonFields() {

@@ -111,9 +111,11 @@ struct Settings {
 
 // All sections with their effective values, as TOML.
 StatusOr<std::string> EffectiveToml(const Config& config, const Settings& settings);
-// Over what must be equal on all ranks and across a resume: everything but run.dir, train.steps,
+// What must be equal on all ranks and across a resume: everything but run.dir, train.steps,
 // thread count, [metrics], [checkpoint] and comm.timeout_s.
-StatusOr<uint64_t> ConfigHash(const Config& config, const Settings& settings);
+StatusOr<std::string> ComparedToml(const Config& config, const Settings& settings);
+// "optimizer.lr: 0.001 -> 0.01" for each key in which two such texts differ; "(none)" for no value.
+std::vector<std::string> ChangedKeys(const std::string& was, const std::string& is);
 
 // Section names in file order with the fields outside of variants; for `list` and the guide.
 std::vector<std::pair<std::string, std::vector<FieldInfo>>> CommonFields();

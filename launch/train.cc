@@ -12,6 +12,7 @@
 #include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/engine/agree.h"
+#include "core/engine/catch_torch.h"
 #include "core/engine/checkpoint.h"
 #include "core/engine/tensor_memory.h"
 #include "core/kernels/simd_target.h"
@@ -32,11 +33,40 @@ StatusOr<std::string> Share(World& world, const std::string& text) {
   return shared;
 }
 
+// The first few, for one line.
+std::string Some(const std::vector<std::string>& words) {
+  constexpr size_t kMost = 6;
+  std::string out;
+  for (size_t i = 0; i < words.size() && i < kMost; ++i) out += (i ? ", " : "") + words[i];
+  if (words.size() > kMost) out += " and " + std::to_string(words.size() - kMost) + " more";
+  return out;
+}
+
+// An error that names the first rank whose config is not rank 0's, and the keys.
+Status AgreeOnConfig(World& world, const std::string& mine) {
+  TW_ASSIGN_OR_RETURN(const std::string first, Share(world, mine));
+  const auto changed = ChangedKeys(first, mine);
+  return world.AgreeOn(changed.empty()
+                           ? OkStatus()
+                           : ConfigError("its config is not rank 0's (" + Some(changed) +
+                                         "); start all ranks with the same file and arguments"));
+}
+
 // This rank's threads: as configured, or the host's cores shared by its ranks.
 int ThreadCount(const TrainConfig& train, World& world) {
   if (train.threads > 0) return static_cast<int>(train.threads);
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::max(1, cores / world.local_size());
+}
+
+// Nothing when the run folder holds no finished run.
+std::string FinishedLine(const std::string& run_dir, const LoadedConfig& loaded) {
+  const auto config_hash = FinishedConfig(run_dir, loaded.settings.train.steps);
+  if (!config_hash) return "";
+  return run_dir + " is finished; nothing to do" +
+         (*config_hash == Hex64(loaded.hash)
+              ? ""
+              : " (it ran with another config; give another run.dir to run this one)");
 }
 
 // What a run ends with on the screen; the examples quote it.
@@ -58,11 +88,37 @@ struct TrainRun {
   World* world;
   const LoadedConfig* loaded;
   std::string run_dir;
+  std::unique_ptr<Assembly> assembly;
 
+  // Rank 0's clock and disk decide for all. *finished: see FinishedLine.
+  Status ChooseFolder(std::string* finished);
+  // Data, model and plan, then the run folder: what is refused leaves none behind.
+  Status Prepare();
   Status Go();
   StatusOr<int64_t> Resume(const CheckpointSpec& into);
   StatusOr<EvalResult> Evaluate(Task& task);
 };
+
+Status TrainRun::ChooseFolder(std::string* finished) {
+  const Settings& s = loaded->settings;
+  TW_ASSIGN_OR_RETURN(run_dir, Share(*world, ChooseRunDir(s)));
+  if (s.checkpoint.resume != "auto" || s.run.dir.empty()) return OkStatus();
+  TW_ASSIGN_OR_RETURN(*finished,
+                      Share(*world, world->rank() == 0 ? FinishedLine(run_dir, *loaded) : ""));
+  return OkStatus();
+}
+
+Status TrainRun::Prepare() {
+  auto assembled = Assemble(*loaded, world->rank(), world->size());
+  TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
+  assembly = std::move(assembled).value();
+  Status made;
+  if (world->rank() == 0) {
+    auto toml = EffectiveToml(loaded->config, loaded->settings);
+    made = toml.ok() ? OpenRunDir(run_dir, *toml) : toml.status();
+  }
+  return world->AgreeOn(made);
+}
 
 // The steps already done: 0, or those of the checkpoint that checkpoint.resume leads to.
 StatusOr<int64_t> TrainRun::Resume(const CheckpointSpec& into) {
@@ -79,6 +135,12 @@ StatusOr<int64_t> TrainRun::Resume(const CheckpointSpec& into) {
   }));
   if (!found) return 0;
   for (const std::string& w : found->warnings) LogWarning(w);
+  if (found->manifest.config_hash != into.config_hash) {
+    LogWarning("the config changed since the checkpoint (" +
+               Some(ChangedKeys(found->manifest.config, into.config)) +
+               "); the run goes on with the new one. To go on as before give the old values, to "
+               "start over give another run.dir");
+  }
   LogInfo(absl::StrFormat("resumed after step %d from %s", found->manifest.step, found->path));
   return found->manifest.step;
 }
@@ -104,9 +166,7 @@ StatusOr<EvalResult> TrainRun::Evaluate(Task& task) {
 Status TrainRun::Go() {
   const Settings& s = loaded->settings;
   const int rank = world->rank();
-  auto assembled = Assemble(*loaded, rank, world->size());
-  TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
-  Assembly& a = **assembled;
+  Assembly& a = *assembly;
   for (const std::string& w : a.warnings) LogWarning(w);
   TW_RETURN_IF_ERROR(
       world->lane().Run([&] { return world->comm().Agree(a.plan->fingerprint(), "plan"); }));
@@ -119,6 +179,7 @@ Status TrainRun::Go() {
   saved.model = a.parameters;
   saved.state = &state;
   saved.config_hash = Hex64(loaded->hash);
+  saved.config = loaded->compared;
   saved.threads = at::get_num_threads();
   saved.simd = kernels::SimdTarget();
   saved.seed = static_cast<uint64_t>(s.train.seed);
@@ -142,8 +203,8 @@ Status TrainRun::Go() {
   };
   parts.peak_tensor_bytes = [&] { return PeakTensorBytes() + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
-  Status opened;
-  if (rank == 0) {
+  Status opened = rank == 0 ? RemoveSummary(run_dir) : OkStatus();
+  if (rank == 0 && opened.ok()) {
     const RunInfo info{run_dir,    s.top.name,      s.train.steps,
                        first_step, s.metrics.every, world->size()};
     for (const std::string& name : s.metrics.sinks) {
@@ -216,48 +277,33 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, ""};
+  TrainRun run{&world, nullptr, "", nullptr};
   Status ready = world.AgreeOn(loaded.status());
   if (ready.ok()) {
     run.loaded = &*loaded;
-    ready = world.lane().Run([&] { return world.comm().Agree(loaded->hash, "configuration"); });
+    ready = AgreeOnConfig(world, loaded->compared);
   }
-  bool finished = false;
+  std::string finished;  // a line about the run in run.dir, if there is nothing left to do
   if (ready.ok()) {
     at::set_num_threads(ThreadCount(loaded->settings.train, world));
-    auto dir = Share(world, ChooseRunDir(loaded->settings));
-    ready = dir.status();
-    if (ready.ok()) {
-      run.run_dir = *dir;
-      Status made;
-      if (world.rank() == 0) {
-        finished = loaded->settings.checkpoint.resume == "auto" &&
-                   !loaded->settings.run.dir.empty() &&
-                   IsFinished(run.run_dir, loaded->settings.train.steps);
-        auto toml = EffectiveToml(loaded->config, loaded->settings);
-        if (!finished) made = toml.ok() ? OpenRunDir(run.run_dir, *toml) : toml.status();
-      }
-      auto verdict = Share(world, finished ? "finished" : "");  // rank 0's disk decides for all
-      ready = verdict.ok() ? world.AgreeOn(made) : verdict.status();
-      finished = verdict.ok() && !verdict->empty();
-    }
+    ready = run.ChooseFolder(&finished);
   }
+  if (ready.ok() && finished.empty()) ready = run.Prepare();
+  if (FaultOf(ready) == Fault::kPeer) EndJob(world, ready);  // nobody to end with
   if (!ready.ok()) {  // the same verdict on all ranks: rank 0 speaks
     const bool speak = world.rank() == 0;
     world.Close();
     return speak ? ready : WithFault(Status(ready.code(), ""), FaultOf(ready));
   }
-  if (finished) {
-    if (world.rank() == 0) {
-      std::fprintf(stderr, "tightwire: %s is finished; nothing to do\n", run.run_dir.c_str());
-    }
+  if (!finished.empty()) {
+    if (world.rank() == 0) std::fprintf(stderr, "tightwire: %s\n", finished.c_str());
     world.Close();
     return OkStatus();
   }
   std::error_code ignored;
   std::filesystem::create_directories(run.run_dir, ignored);  // hosts without a shared disk
   OpenLog(run.run_dir, world.rank());
-  const Status status = run.Go();
+  const Status status = CatchTorch([&] { return run.Go(); });
   if (!status.ok()) {
     FlushLog();
     EndJob(world, status);

@@ -85,7 +85,7 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
     }
     return std::make_unique<ThreadWorld>(timeout_s);
   }
-  TW_ASSIGN_OR_RETURN(auto session, MpiSession::Init(timeout_s));
+  TW_ASSIGN_OR_RETURN(auto session, MpiSession::Init(timeout_s, hint.rank));
   return std::make_unique<MpiWorld>(std::move(session));
 }
 
@@ -96,9 +96,11 @@ Status World::AgreeOn(const Status& mine) {
 void EndJob(World& world, const Status& status) {
   const int wait = std::min(world.rank(), 8);
   std::this_thread::sleep_for(std::chrono::milliseconds(400 * wait));
+  const std::string line(status.message());
+  // What ranks agreed on names its rank already.
+  const bool named = world.size() == 1 || line.rfind("rank ", 0) == 0;
   std::fprintf(stderr, "tightwire: %s%s\n",
-               world.size() > 1 ? ("rank " + std::to_string(world.rank()) + ": ").c_str() : "",
-               std::string(status.message()).c_str());
+               named ? "" : ("rank " + std::to_string(world.rank()) + ": ").c_str(), line.c_str());
   std::fflush(stderr);
   if (world.size() == 1) std::_Exit(ExitCode(status));
   world.comm().Abort(ExitCode(status));

@@ -47,6 +47,7 @@ struct CheckpointSpec {
   std::map<std::string, int64_t> counters;  // running totals: samples, tokens, skipped...
   // What bit-for-bit continuation depends on besides the world size.
   std::string config_hash;
+  std::string config;  // the text that was hashed; kept for the one who asks what changed
   int threads = 1;
   std::string simd;  // target the kernels run on, "AVX2"
   uint64_t seed = 0;
@@ -61,6 +62,7 @@ struct CheckpointManifest {
   int64_t step = 0;
   int world_size = 1;
   std::string config_hash;
+  std::string config;
   int threads = 1;
   std::string simd;
   uint64_t seed = 0;

@@ -47,6 +47,7 @@ std::string CheckpointManifest::ToJson() const {
   json["step"] = step;
   json["world_size"] = world_size;
   json["config_hash"] = config_hash;
+  json["config"] = config;
   json["threads"] = threads;
   json["simd"] = simd;
   json["seed"] = seed;
@@ -79,6 +80,7 @@ StatusOr<CheckpointManifest> CheckpointManifest::Parse(const std::string& path,
     out.step = json.at("step");
     out.world_size = json.at("world_size");
     out.config_hash = json.at("config_hash");
+    out.config = json.value("config", "");
     out.threads = json.at("threads");
     out.simd = json.at("simd");
     out.seed = json.at("seed");

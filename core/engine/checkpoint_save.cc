@@ -135,8 +135,8 @@ StatusOr<std::string> SaveCheckpoint(const std::string& run_dir, const Checkpoin
     Status published;
     if (first) {
       published = Publish(run_dir, temporary, folder,
-                          {spec.step, comm.size(), spec.config_hash, spec.threads, spec.simd,
-                           spec.seed, spec.counters, FilesFromTexts(texts)});
+                          {spec.step, comm.size(), spec.config_hash, spec.config, spec.threads,
+                           spec.simd, spec.seed, spec.counters, FilesFromTexts(texts)});
     }
     status = AgreeStatus(comm, published, tag);
   }

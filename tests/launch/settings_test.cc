@@ -10,6 +10,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -108,7 +109,7 @@ TEST(Settings, TheEffectiveConfigReadsBackAsItself) {
     const auto again = Settings::Read(*second, &idle);
     ASSERT_TRUE(again.ok()) << again.status() << "\n" << *toml;
     EXPECT_THAT(idle, IsEmpty());
-    EXPECT_EQ(*ConfigHash(*second, *again), *ConfigHash(*first, *settings)) << *toml;
+    EXPECT_EQ(*ComparedToml(*second, *again), *ComparedToml(*first, *settings));
     EXPECT_EQ(*EffectiveToml(*second, *again), *toml);
   }
 }
@@ -124,6 +125,18 @@ TEST(Settings, TheHashIsOverWhatRanksMustShare) {
                              "model.layers=2", "data.context=64", "feedback.name=ef14"}) {
     EXPECT_NE(MustLoad({shared}).hash, base) << shared;
   }
+}
+
+TEST(Settings, ChangedKeysAreNamedWithBothValues) {
+  const std::string was = MustLoad({}).compared;
+  EXPECT_THAT(ChangedKeys(was, was), IsEmpty());
+  EXPECT_THAT(ChangedKeys(was, MustLoad({"optimizer.lr=0.01", "train.steps=7"}).compared),
+              ElementsAre("optimizer.lr: 0.001 -> 0.01"));
+  const std::string is = MustLoad({"compressor.name=topk"}).compared;
+  EXPECT_THAT(ChangedKeys(was, is), ElementsAre("compressor.name: \"none\" -> \"topk\"",
+                                                "compressor.ratio: (none) -> 0.01"));
+  EXPECT_THAT(ChangedKeys("[[a.b]]\nk = 1\n\n[[a.b]]\nk = 2\n", "[[a.b]]\nk = 1\n"),
+              ElementsAre("a.b.1.k: 2 -> (none)"));
 }
 
 }  // namespace
