@@ -1,0 +1,87 @@
+"""Replicas stay equal bit for bit: every pair of compressor and feedback the plan allows, and whatever the buckets."""
+
+import json
+import unittest
+
+import harness
+from harness import overrides
+
+# Pairs of the quick label: every exchange and every feedback once.
+QUICK = {("none", "none"), ("powersgd", "ef14"), ("topk", "econtrol_m"), ("blockquant", "ef21"), ("randk", "econtrol"),
+         ("natural", "diana"), ("bf16", "ef21m"), ("threshold", "ef14")}
+
+
+class Replicas(harness.ProgramTest):
+    def pairs(self):
+        names = {"compressor": [], "feedback": []}
+        for line in self.run_program(None, ["list", "--json"]).out.splitlines():
+            entry = json.loads(line)
+            if entry["kind"] in names:
+                names[entry["kind"]].append(entry["name"])
+        self.assertGreater(len(names["compressor"]), 10)
+        self.assertGreater(len(names["feedback"]), 5)
+        return [(c, f) for c in names["compressor"] for f in names["feedback"]]
+
+    def allowed(self, compressor, feedback):
+        result = self.run_program(
+            None, ["explain", *overrides(compressor__name=compressor, feedback__name=feedback), "--json"])
+        self.assertIn(result.code, (0, 2), result.err)
+        if result.code == 2:
+            self.one_line(result, compressor, feedback, "do not go together", "work")
+        return result.code == 0
+
+    def agree(self, ranks, steps, pairs):
+        for compressor, feedback in pairs:
+            with self.subTest(compressor=compressor, feedback=feedback, ranks=ranks):
+                self.train(ranks, limit_s=300, compressor__name=compressor, feedback__name=feedback,
+                           run__dir=f"{compressor}-{feedback}", train__steps=steps,
+                           compressor__min_numel=512)
+                summary = self.summary(f"{compressor}-{feedback}")
+                self.assertEqual(summary["status"], "finished")
+                self.assertEqual(summary["steps"], steps)
+                self.assertEqual(summary["skipped_steps"], 0)
+
+    def test_quick_pairs_at_3_ranks(self):
+        self.agree(3, 10, sorted(QUICK))
+
+    def test_topk_at_2_and_reencode_at_4_ranks(self):
+        self.agree(2, 10, [("topk", "ef14")])
+        self.agree(4, 10, [("blockquant", "ef14")])
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_all_pairs_refused_or_equal_at_2_ranks(self):
+        self.all_pairs(2)
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_all_pairs_refused_or_equal_at_3_ranks(self):
+        self.all_pairs(3)
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_all_pairs_refused_or_equal_at_4_ranks(self):
+        self.all_pairs(4)
+
+    def all_pairs(self, ranks):
+        allowed = [pair for pair in self.pairs() if self.allowed(*pair)]
+        self.assertGreater(len(allowed), 40)
+        self.assertLessEqual(QUICK, set(allowed))
+        self.agree(ranks, 200, allowed)
+        print(f"\n{len(allowed)} pairs, 200 steps each, {ranks} ranks: replicas equal after every step")
+
+    def test_overlap_and_buckets_do_not_change_a_bit(self):
+        pairs = [("none", "none"), ("blockquant", "ef14")]
+        if harness.SLOW:
+            pairs += [("topk", "ef14"), ("powersgd", "ef14"), ("randk", "econtrol"), ("natural", "diana")]
+        for compressor, feedback in pairs:
+            hashes = set()
+            for overlap in ("true", "false"):
+                for cap in ("1000", "0.005"):
+                    run_dir = f"{compressor}-{overlap}-{cap}"
+                    result = self.train(3, run__dir=run_dir, comm__overlap=overlap, comm__bucket_cap_mb=cap,
+                                        compressor__name=compressor, feedback__name=feedback)
+                    self.assertRegex(result.err, "in 1 buckets" if cap == "1000" else r"in ([4-9]|1\d) buckets")
+                    hashes.add(self.summary(run_dir)["params_hash"])
+            self.assertEqual(len(hashes), 1, f"{compressor}: {hashes}")
+
+
+if __name__ == "__main__":
+    harness.main()
