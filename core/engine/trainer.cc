@@ -17,7 +17,9 @@
 namespace tw {
 namespace {
 
-constexpr size_t kFinalLossSteps = 20;
+constexpr int64_t kFinalLossSteps = 20;
+constexpr char kLosses[] = "trainer/losses";
+constexpr char kLossCount[] = "trainer/loss_count";
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
@@ -188,10 +190,7 @@ Status Trainer::Report() {
   record_.tokens = batches * parts_.task->tokens_per_batch();
   summary_.steps = step_ + 1;
   summary_.tokens = record_.tokens;
-  if (!record_.skipped) {
-    last_losses_.push_back(record_.loss);
-    if (last_losses_.size() > kFinalLossSteps) last_losses_.pop_front();
-  }
+  if (!record_.skipped) KeepLoss();
   step_ms_.push_back(record_.step_ms);
   exposed_ms_.push_back(record_.exposed_ms);
   wire_bytes_ += static_cast<double>(record_.wire_bytes);
@@ -201,6 +200,15 @@ Status Trainer::Report() {
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();
   for (MetricSink* sink : parts_.sinks) TW_RETURN_IF_ERROR(sink->Write(record_));
   return OkStatus();
+}
+
+// A ring in the state bag: a resumed run reports the final loss of the unbroken one.
+void Trainer::KeepLoss() {
+  StateBag& state = *parts_.state;
+  const TensorView ring = state.Slot(kLosses, {kFinalLossSteps}, DType::kF64, Reshard::kReplicated);
+  auto* count =
+      static_cast<int64_t*>(state.Slot(kLossCount, {1}, DType::kI64, Reshard::kReplicated).data);
+  static_cast<double*>(ring.data)[(*count)++ % kFinalLossSteps] = record_.loss;
 }
 
 double Trainer::ResidualNorm() const {
@@ -216,9 +224,10 @@ double Trainer::ResidualNorm() const {
 
 TrainSummary Trainer::summary() const {
   TrainSummary out = summary_;
-  if (!last_losses_.empty()) {
-    out.final_loss = std::accumulate(last_losses_.begin(), last_losses_.end(), 0.0) /
-                     static_cast<double>(last_losses_.size());
+  if (const StateSlot* count = parts_.state->Find(kLossCount)) {
+    const auto* ring = static_cast<const double*>(parts_.state->Find(kLosses)->view.data);
+    const int64_t kept = std::min(*static_cast<const int64_t*>(count->view.data), kFinalLossSteps);
+    if (kept > 0) out.final_loss = std::accumulate(ring, ring + kept, 0.0) / kept;
   }
   out.step_ms_median = Median(step_ms_);
   out.exposed_ms_median = Median(exposed_ms_);

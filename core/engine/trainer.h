@@ -6,7 +6,6 @@
 // Everything it needs comes in through TrainerParts; it reads no config and knows no variant by
 // name.
 
-#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -65,7 +64,7 @@ class Trainer : private StepMachine {
   // Steps first_step .. options.steps - 1. Errors are the caller's to print; state is consistent
   // after any of them.
   Status Run(int64_t first_step);
-  // Over the steps of this Run.
+  // Over the steps of this Run; final_loss also over those before a resume.
   TrainSummary summary() const;
 
  private:
@@ -75,6 +74,7 @@ class Trainer : private StepMachine {
 
   Status Step(int64_t step);
   Status Report();
+  void KeepLoss();
   double ResidualNorm() const;
 
   TrainerParts parts_;
@@ -83,7 +83,6 @@ class Trainer : private StepMachine {
   int64_t step_ = 0;
   int64_t skipped_in_a_row_ = 0;
   TrainSummary summary_;
-  std::deque<double> last_losses_;
   std::vector<double> step_ms_, exposed_ms_;
   double wire_bytes_ = 0, payload_bytes_ = 0;
 };
