@@ -5,10 +5,10 @@
 //   all-to-all-v   pairwise, likewise rotated, so that no link is hit by all ranks at once
 //   broadcast      binomial tree; inner ranks pass on while they Wait()
 //
-// Parts travel in pieces of at least 256 KiB and at most 1 GiB (MPI counts are int); empty parts send
-// nothing. A waiting rank spins for some microseconds, then sleeps 50-500 us between tests (a bare
-// spin takes the core from the rank it waits for), but not while pieces arrive. Errors of MPI and lengths that differ from what was announced
-// are PeerErrors.
+// Parts travel in pieces of at least 256 KiB and at most 1 GiB (MPI counts are int); empty parts
+// send nothing. A waiting rank spins for some microseconds, then sleeps 50-500 us between tests (a
+// bare spin takes the core from the rank it waits for), but not while pieces arrive. Errors of MPI
+// and lengths that differ from what was announced are PeerErrors.
 //
 // After an error or a missed deadline MPI may still write into the buffers of the operation: keep
 // them, and end the job with Abort().

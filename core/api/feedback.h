@@ -30,7 +30,7 @@ struct FeedbackContext {
   // What encodes this message; the dense codec for a dense first one. For default constants only
   // (Delta, Omega, traits().lossless).
   const Compressor* compressor = nullptr;
-  const StateScope* state = nullptr;       // "feedback/<parameter>/"
+  const StateScope* state = nullptr;  // "feedback/<parameter>/"
   uint64_t step = 0;
 };
 

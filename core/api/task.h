@@ -61,7 +61,8 @@ struct TaskOptions {
 class TaskKind {
  public:
   virtual ~TaskKind() = default;
-  // The model used when [model] names none; empty: the task brings its own and [model] has no keys but init.
+  // The model used when [model] names none; empty: the task brings its own and [model] has no keys
+  // but init.
   virtual const char* default_model() const = 0;
   // Opens the data and builds the model.
   virtual StatusOr<std::unique_ptr<Task>> Create(const TaskOptions& options) const = 0;
