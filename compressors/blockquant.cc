@@ -19,8 +19,7 @@
 #include <limits>
 #include <memory>
 
-#include "core/api/compressor.h"
-#include "core/kernels/quantize.h"
+#include "compressors/quantized.h"
 
 namespace tw {
 namespace {
@@ -39,7 +38,7 @@ struct BlockQuantConfig {
   }
 };
 
-class BlockQuant : public Compressor {
+class BlockQuant : public QuantizedCodec {
  public:
   static StatusOr<std::unique_ptr<Compressor>> Create(const BlockQuantConfig& config) {
     if (config.block % 8 != 0) {
@@ -56,8 +55,6 @@ class BlockQuant : public Compressor {
     return std::unique_ptr<Compressor>(new BlockQuant(quant));
   }
 
-  const CompressorTraits& traits() const override { return traits_; }
-
   double Delta(const TensorSpec& spec) const override {
     const double b = Longest(spec);
     if (quant_.stochastic) return std::max(0.0, 1.0 - Omega(spec));
@@ -73,30 +70,12 @@ class BlockQuant : public Compressor {
     return (std::sqrt(1.0 + (b - 1) / (levels * levels)) - 1.0) / 2.0;
   }
 
-  int64_t MaxEncodedBytes(const TensorSpec& spec, int /*round*/) const override {
-    return quant_.BodyBytes(spec.numel());
-  }
   int64_t BlockElements() const override { return quant_.block; }
   int64_t ChunkBytes(int64_t numel) const override { return quant_.BodyBytes(numel); }
 
-  StatusOr<int64_t> EncodeRound(int /*round*/, ByteSpan /*reduced*/, const MessageView& message,
-                                const CodecContext& context, MutableByteSpan body) const override {
-    const int64_t bytes = quant_.BodyBytes(message.numel());
-    TW_CHECK_LE(bytes, static_cast<int64_t>(body.size()));
-    kernels::Quantize(message, quant_,
-                      {context.OwnStream().key, static_cast<uint64_t>(context.offset)},
-                      body.data());
-    return bytes;
-  }
-  Status DecodeAdd(ByteSpan body, float scale, const CodecContext& /*context*/,
-                   std::span<float> out) const override {
-    TW_RETURN_IF_ERROR(kernels::CheckQuantized(body, static_cast<int64_t>(out.size()), quant_));
-    kernels::DequantizeAdd(body.data(), quant_, scale, out);
-    return OkStatus();
-  }
-
  private:
-  explicit BlockQuant(const kernels::QuantizeSpec& quant) : quant_(quant) {
+  explicit BlockQuant(const kernels::QuantizeSpec& quant) {
+    quant_ = quant;
     traits_.merges = {Merge::kReencode, Merge::kGather};
     traits_.unbiased = quant.stochastic;
     traits_.block = true;
@@ -106,9 +85,6 @@ class BlockQuant : public Compressor {
   double Longest(const TensorSpec& spec) const {
     return static_cast<double>(std::max<int64_t>(1, std::min(quant_.block, spec.numel())));
   }
-
-  kernels::QuantizeSpec quant_;
-  CompressorTraits traits_;
 };
 
 TW_REGISTER(Compressor, blockquant, /*wire_id=*/7, BlockQuantConfig, BlockQuant::Create,

@@ -14,8 +14,7 @@
 #include <cmath>
 #include <memory>
 
-#include "core/api/compressor.h"
-#include "core/kernels/quantize.h"
+#include "compressors/quantized.h"
 
 namespace tw {
 namespace {
@@ -31,7 +30,7 @@ struct QsgdConfig {
   }
 };
 
-class Qsgd : public Compressor {
+class Qsgd : public QuantizedCodec {
  public:
   static StatusOr<std::unique_ptr<Compressor>> Create(const QsgdConfig& config) {
     if (config.bucket % 8 != 0) {
@@ -41,32 +40,12 @@ class Qsgd : public Compressor {
     return std::unique_ptr<Compressor>(new Qsgd(config));
   }
 
-  const CompressorTraits& traits() const override { return traits_; }
   double Delta(const TensorSpec& spec) const override { return std::max(0.0, 1.0 - Omega(spec)); }
   double Omega(const TensorSpec& spec) const override {
     const int64_t n = std::max<int64_t>(1, spec.numel());
     const double d = static_cast<double>(quant_.block == 0 ? n : std::min(quant_.block, n));
     const double s = quant_.levels;
     return std::min(d / (4 * s * s), std::sqrt(d) / s);
-  }
-  int64_t MaxEncodedBytes(const TensorSpec& spec, int /*round*/) const override {
-    return quant_.BodyBytes(spec.numel());
-  }
-
-  StatusOr<int64_t> EncodeRound(int /*round*/, ByteSpan /*reduced*/, const MessageView& message,
-                                const CodecContext& context, MutableByteSpan body) const override {
-    const int64_t bytes = quant_.BodyBytes(message.numel());
-    TW_CHECK_LE(bytes, static_cast<int64_t>(body.size()));
-    kernels::Quantize(message, quant_,
-                      {context.OwnStream().key, static_cast<uint64_t>(context.offset)},
-                      body.data());
-    return bytes;
-  }
-  Status DecodeAdd(ByteSpan body, float scale, const CodecContext& /*context*/,
-                   std::span<float> out) const override {
-    TW_RETURN_IF_ERROR(kernels::CheckQuantized(body, static_cast<int64_t>(out.size()), quant_));
-    kernels::DequantizeAdd(body.data(), quant_, scale, out);
-    return OkStatus();
   }
 
  private:
@@ -80,9 +59,6 @@ class Qsgd : public Compressor {
     traits_.unbiased = true;
     traits_.fixed_size = true;
   }
-
-  kernels::QuantizeSpec quant_;
-  CompressorTraits traits_;
 };
 
 TW_REGISTER(Compressor, qsgd, /*wire_id=*/8, QsgdConfig, Qsgd::Create,

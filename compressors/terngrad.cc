@@ -11,42 +11,21 @@
 #include <cmath>
 #include <memory>
 
-#include "core/api/compressor.h"
-#include "core/kernels/quantize.h"
+#include "compressors/quantized.h"
 
 namespace tw {
 namespace {
 
-class TernGrad : public Compressor {
+class TernGrad : public QuantizedCodec {
  public:
   static StatusOr<std::unique_ptr<Compressor>> Create(const NoConfig&) {
     return std::unique_ptr<Compressor>(new TernGrad());
   }
 
-  const CompressorTraits& traits() const override { return traits_; }
   double Delta(const TensorSpec& spec) const override { return std::max(0.0, 1.0 - Omega(spec)); }
   double Omega(const TensorSpec& spec) const override {
     const double d = static_cast<double>(std::max<int64_t>(1, spec.numel()));
     return (std::sqrt(d) - 1) / 2;
-  }
-  int64_t MaxEncodedBytes(const TensorSpec& spec, int /*round*/) const override {
-    return quant_.BodyBytes(spec.numel());
-  }
-
-  StatusOr<int64_t> EncodeRound(int /*round*/, ByteSpan /*reduced*/, const MessageView& message,
-                                const CodecContext& context, MutableByteSpan body) const override {
-    const int64_t bytes = quant_.BodyBytes(message.numel());
-    TW_CHECK_LE(bytes, static_cast<int64_t>(body.size()));
-    kernels::Quantize(message, quant_,
-                      {context.OwnStream().key, static_cast<uint64_t>(context.offset)},
-                      body.data());
-    return bytes;
-  }
-  Status DecodeAdd(ByteSpan body, float scale, const CodecContext& /*context*/,
-                   std::span<float> out) const override {
-    TW_RETURN_IF_ERROR(kernels::CheckQuantized(body, static_cast<int64_t>(out.size()), quant_));
-    kernels::DequantizeAdd(body.data(), quant_, scale, out);
-    return OkStatus();
   }
 
  private:
@@ -59,9 +38,6 @@ class TernGrad : public Compressor {
     traits_.unbiased = true;
     traits_.fixed_size = true;
   }
-
-  kernels::QuantizeSpec quant_;
-  CompressorTraits traits_;
 };
 
 TW_REGISTER(Compressor, terngrad, /*wire_id=*/10, NoConfig, TernGrad::Create,
