@@ -36,35 +36,65 @@ class GatherExchange : public Exchange {
   Merge merge() const override { return Merge::kGather; }
   int64_t header_bytes() const override { return kFrameHeaderBytes; }
 
-  Status Run(std::span<Segment> segments, MutableByteSpan send, int round, bool last_round,
-             const OpTag& tag, Communicator& comm, Workspace& scratch,
-             ExchangeTimes* times) const override {
-    TW_CHECK(last_round);  // bodies of earlier rounds only make sense summed
+  Async Start(ExchangeCall call) const override {
+    TW_CHECK(call.last_round);  // bodies of earlier rounds only make sense summed
+    Communicator& comm = *call.comm;
     const size_t n = static_cast<size_t>(comm.size());
     {
-      ScopedTimer timer(&times->decode_ms);
-      for (const Segment& segment : segments) {
-        TW_CHECK(segment.body.data() >= send.data() + kFrameHeaderBytes);
+      ScopedTimer timer(&call.times->decode_ms);
+      for (const Segment& segment : call.segments) {
+        TW_CHECK(segment.body.data() >= call.send.data() + kFrameHeaderBytes);
         WriteFrameHeader(HeaderOf(segment), segment.body, segment.body.data() - kFrameHeaderBytes);
       }
     }
-    const auto lengths = scratch.Get<int64_t>(kScratchExchange3, 2 * n);
+    // Lengths: of what each rank sends; where its next frame starts; its length as bytes to gather.
+    const auto lengths = call.scratch->Get<int64_t>(kScratchExchange3, 3 * n);
     const auto sizes = lengths.first(n);
-    const auto next = lengths.subspan(n);  // where each rank's next frame starts in `all`
-    ByteSpan all = send;
-    {
-      ScopedTimer timer(&times->exchange_ms);
-      TW_RETURN_IF_ERROR(GatherSizes(segments, send, tag, comm, sizes));
-      if (n > 1) {
-        int64_t total = 0;
-        for (const int64_t size : sizes) total += size;
-        const auto gathered = scratch.Get<uint8_t>(kScratchExchange0, static_cast<size_t>(total));
-        TW_RETURN_IF_ERROR(
-            comm.AllGatherV(send, sizes, gathered, {tag.step, tag.bucket, "gather"}));
-        all = gathered;
+    ByteSpan all = call.send;
+    if (n > 1) {
+      ScopedTimer timer(&call.times->exchange_ms);
+      std::fill(sizes.begin(), sizes.end(), static_cast<int64_t>(call.send.size()));
+      if (!SizesAreKnown(call.segments)) {
+        const auto length_bytes = lengths.subspan(2 * n);
+        std::fill(length_bytes.begin(), length_bytes.end(), sizeof(int64_t));
+        int64_t& own = sizes[static_cast<size_t>(comm.rank())];
+        const auto ticket = comm.StartAllGatherV(BytesOf({&own, 1}), length_bytes, BytesOf(sizes),
+                                                 {call.tag.step, call.tag.bucket, "sizes"});
+        TW_CO_RETURN_IF_ERROR(co_await *ticket);
+        for (size_t r = 0; r < n; ++r) {
+          if (sizes[r] < 0) {
+            co_return DataLoss("from rank " + std::to_string(r) + ": a negative length");
+          }
+        }
       }
+      int64_t total = 0;
+      for (const int64_t size : sizes) total += size;
+      const auto gathered =
+          call.scratch->Get<uint8_t>(kScratchExchange0, static_cast<size_t>(total));
+      const auto ticket = comm.StartAllGatherV(call.send, sizes, gathered,
+                                               {call.tag.step, call.tag.bucket, "gather"});
+      TW_CO_RETURN_IF_ERROR(co_await *ticket);
+      all = gathered;
+    } else {
+      sizes[0] = static_cast<int64_t>(call.send.size());
     }
-    ScopedTimer timer(&times->decode_ms);
+    ScopedTimer timer(&call.times->decode_ms);
+    co_return AddAll(call.segments, all, sizes, lengths.subspan(n, n));
+  }
+
+ private:
+  static MutableByteSpan BytesOf(std::span<int64_t> values) {
+    return {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()};
+  }
+  static bool SizesAreKnown(std::span<const Segment> segments) {
+    return std::all_of(segments.begin(), segments.end(),
+                       [](const Segment& segment) { return segment.codec->traits().fixed_size; });
+  }
+
+  // `all` is every rank's frames, sizes[r] bytes of rank r; `next` is scratch.
+  static Status AddAll(std::span<const Segment> segments, ByteSpan all,
+                       std::span<const int64_t> sizes, std::span<int64_t> next) {
+    const size_t n = sizes.size();
     int64_t begin = 0;
     for (size_t r = 0; r < n; ++r) {
       next[r] = begin;
@@ -91,24 +121,6 @@ class GatherExchange : public Exchange {
         return DataLoss("from rank " + std::to_string(r) + ": " + std::to_string(end - next[r]) +
                         " bytes after the last frame");
       }
-    }
-    return OkStatus();
-  }
-
- private:
-  static Status GatherSizes(std::span<const Segment> segments, ByteSpan send, const OpTag& tag,
-                            Communicator& comm, std::span<int64_t> sizes) {
-    const int64_t own = static_cast<int64_t>(send.size());
-    std::fill(sizes.begin(), sizes.end(), own);
-    const bool known = std::all_of(segments.begin(), segments.end(), [](const Segment& segment) {
-      return segment.codec->traits().fixed_size;
-    });
-    if (comm.size() == 1 || known) return OkStatus();
-    TW_ASSIGN_OR_RETURN(const std::vector<int64_t> found,
-                        comm.AllGatherInt(own, {tag.step, tag.bucket, "gather of sizes"}));
-    for (size_t r = 0; r < sizes.size(); ++r) {
-      if (found[r] < 0) return DataLoss("from rank " + std::to_string(r) + ": a negative length");
-      sizes[r] = found[r];
     }
     return OkStatus();
   }

@@ -64,10 +64,13 @@ class ReencodeExchange : public Exchange {
 
   Merge merge() const override { return Merge::kReencode; }
 
-  Status Run(std::span<Segment> segments, MutableByteSpan send, int round, bool last_round,
-             const OpTag& tag, Communicator& comm, Workspace& scratch,
-             ExchangeTimes* times) const override {
-    TW_CHECK(last_round);  // block codecs have one round
+  Async Start(ExchangeCall call) const override {
+    TW_CHECK(call.last_round);  // block codecs have one round
+    const std::span<Segment> segments = call.segments;
+    const OpTag& tag = call.tag;
+    Communicator& comm = *call.comm;
+    Workspace& scratch = *call.scratch;
+    ExchangeTimes* const times = call.times;
     for (const Segment& segment : segments) {
       const int64_t numel = segment.context.spec->numel();
       TW_CHECK(segment.codec->traits().block);
@@ -77,11 +80,11 @@ class ReencodeExchange : public Exchange {
     if (comm.size() == 1) {
       ScopedTimer timer(&times->decode_ms);
       for (const Segment& segment : segments) {
-        TW_RETURN_IF_ERROR(
+        TW_CO_RETURN_IF_ERROR(
             Name(segment.codec->DecodeAddAny(segment.body, 1.0f, segment.context, segment.mean), 0,
                  segment));
       }
-      return OkStatus();
+      co_return OkStatus();
     }
     const size_t n = static_cast<size_t>(comm.size());
     const auto lengths = scratch.Get<int64_t>(kScratchExchange3, 2 * n);
@@ -100,8 +103,9 @@ class ReencodeExchange : public Exchange {
     {
       ScopedTimer timer(&times->exchange_ms);
       PackByOwner(segments, comm.size(), outgoing);
-      TW_RETURN_IF_ERROR(
-          comm.AllToAllV(outgoing, owned, slices, incoming, {tag.step, tag.bucket, "scatter"}));
+      const auto ticket =
+          comm.StartAllToAllV(outgoing, owned, slices, incoming, {tag.step, tag.bucket, "scatter"});
+      TW_CO_RETURN_IF_ERROR(co_await *ticket);
     }
     int64_t own_begin = 0;
     for (int r = 0; r < comm.rank(); ++r) own_begin += owned[static_cast<size_t>(r)];
@@ -109,14 +113,16 @@ class ReencodeExchange : public Exchange {
         outgoing.subspan(static_cast<size_t>(own_begin), static_cast<size_t>(own_bytes));
     {
       ScopedTimer timer(&times->decode_ms);
-      TW_RETURN_IF_ERROR(AverageOwn(segments, slices, comm, scratch, own));
+      TW_CO_RETURN_IF_ERROR(AverageOwn(segments, slices, comm, scratch, own));
     }
     {
       ScopedTimer timer(&times->exchange_ms);
-      TW_RETURN_IF_ERROR(comm.AllGatherV(own, owned, outgoing, {tag.step, tag.bucket, "gather"}));
+      const auto ticket =
+          comm.StartAllGatherV(own, owned, outgoing, {tag.step, tag.bucket, "gather"});
+      TW_CO_RETURN_IF_ERROR(co_await *ticket);
     }
     ScopedTimer timer(&times->decode_ms);
-    return DecodeAll(segments, outgoing, comm.size());
+    co_return DecodeAll(segments, outgoing, comm.size());
   }
 
  private:

@@ -1,121 +1,31 @@
 // Sum exchange (Merge::kSum): bodies add up element by element.
 //
-//   reduce-scatter  the bodies of all segments are one flat buffer of N elements, cut into n chunks
-//                   of nearly equal length; every rank gets everybody's part of its own chunk and
-//                   adds the n terms of each element IN RANK ORDER
+//   pieces          the bodies of all segments are one flat buffer, cut into a few pieces that go
+//                   through the two hops one behind the other: while the last are scattered, the
+//                   first are added and gathered
+//   reduce-scatter  a piece is cut into n chunks of nearly equal length; every rank gets
+//                   everybody's part of its own chunk and adds the n terms of each element IN RANK
+//                   ORDER
 //   all-gather      the summed chunks go back to everybody
 //
 // Why not MPI_Allreduce: its order of additions changes with buffer size and algorithm. Here the
-// order is that of the ranks, whatever the chunks: 1 bucket or 20 give the same bits.
-//
-// Sums of fp32 are formed in fp32, of fp64 in fp64, of fp16 and bf16 in fp32 with one rounding at
-// the end. A lossless codec's bodies are the parameter's own values: those of fp64 and of two-byte
-// types hold the mean afterwards (see HoldsMean). A cast codec scales by 1/n before it rounds, its
-// bodies hold the sum.
-//
-// No frames travel: what a segment is was agreed before step 1. State: none. Left out: rings and
-// trees (all ranks are one hop apart here; see the hierarchical exchange for slow links).
+// order is that of the ranks, whatever the pieces and chunks: 1 bucket or 20 give the same bits.
+// Types and rounding: flat_sum.h. No frames travel: what a segment is was agreed before step 1.
+// State: none.
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 
+#include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
-#include "core/kernels/elementwise.h"
 
 namespace tw {
 namespace {
 
-// Elements added before going on to the next rank's: small enough to stay in the first-level cache.
-constexpr size_t kTile = 2048;
-
-void Add(std::span<float> to, std::span<const float> from) { kernels::AddInPlace(to, 1.0f, from); }
-void Add(std::span<double> to, std::span<const double> from) {
-  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
-}
-
-// The n terms of a run of elements: parts[r * stride + i] is rank r's term of element i.
-template <class T>
-struct Terms {
-  const T* parts = nullptr;
-  size_t stride = 0;
-  size_t ranks = 0;
-  size_t count = 0;
-
-  std::span<const T> Of(size_t rank, size_t begin, size_t length) const {
-    return {parts + rank * stride + begin, length};
-  }
-};
-
-// out[i] = sum of the terms of element i, added in rank order.
-template <class T>
-void AddTerms(const Terms<T>& terms, T* out) {
-  for (size_t begin = 0; begin < terms.count; begin += kTile) {
-    const std::span<T> to(out + begin, std::min(kTile, terms.count - begin));
-    std::memcpy(to.data(), terms.parts + begin, to.size_bytes());
-    for (size_t r = 1; r < terms.ranks; ++r) Add(to, terms.Of(r, begin, to.size()));
-  }
-}
-
-using LoadLoop = void(std::span<const uint16_t> from, std::span<float> to);
-using AddLoop = void(std::span<float> to, float scale, std::span<const uint16_t> from);
-using StoreLoop = void(std::span<const float> from, std::span<uint16_t> to);
-
-// out[i] = scale * (sum of the terms of element i), rounded once.
-void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms<uint16_t>& terms,
-                     float scale, uint16_t* out) {
-  float tile[kTile];
-  for (size_t begin = 0; begin < terms.count; begin += kTile) {
-    const std::span<float> sum(tile, std::min(kTile, terms.count - begin));
-    load(terms.Of(0, begin, sum.size()), sum);
-    for (size_t r = 1; r < terms.ranks; ++r) add(sum, 1.0f, terms.Of(r, begin, sum.size()));
-    if (scale != 1.0f) kernels::Scale(sum, scale);
-    store(sum, {out + begin, sum.size()});
-  }
-}
-
-// The sum over ranks, or where `mean` is set, of types other than fp32, the mean.
-void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
-  const float scale = mean ? 1.0f / static_cast<float>(bytes.ranks) : 1.0f;
-  const auto terms = [&]<class T>(T*) {
-    return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
-                    bytes.count / sizeof(T)};
-  };
-  auto* const f32 = reinterpret_cast<float*>(out);
-  auto* const f64 = reinterpret_cast<double*>(out);
-  auto* const u16 = reinterpret_cast<uint16_t*>(out);
-  switch (dtype) {
-    case DType::kF32:
-      return AddTerms(terms(f32), f32);
-    case DType::kF64:
-      AddTerms(terms(f64), f64);
-      if (mean) {
-        for (double& x : std::span(f64, bytes.count / sizeof(double))) {
-          x /= static_cast<double>(bytes.ranks);
-        }
-      }
-      return;
-    case DType::kF16:
-      return AddTwoByteTerms(kernels::ConvertFromHalf, kernels::AddFromHalf, kernels::ConvertToHalf,
-                             terms(u16), scale, u16);
-    case DType::kBF16:
-      return AddTwoByteTerms(kernels::ConvertFromBf16, kernels::AddFromBf16, kernels::ConvertToBf16,
-                             terms(u16), scale, u16);
-    default:
-      TW_CHECK(false && "bodies of this type cannot be summed");
-  }
-}
-
-DType SumType(const Segment& segment) {
-  const CompressorTraits& traits = segment.codec->traits();
-  return traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
-}
-
-// The segment's body holds the mean, not the sum, after the exchange: two-byte sums could overflow,
-// and DecodeAdd's factor, a float, would round fp64 means to 24 bits.
-bool HoldsMean(const Segment& segment) {
-  return segment.codec->traits().lossless && segment.context.spec->dtype != DType::kF32;
-}
+constexpr size_t kMaxPieces = 8;
+// Smaller pieces cost more messages than their overlap saves.
+constexpr int64_t kMinPieceBytes = 256 << 10;
 
 class SumExchange : public Exchange {
  public:
@@ -125,79 +35,87 @@ class SumExchange : public Exchange {
 
   Merge merge() const override { return Merge::kSum; }
 
-  Status Run(std::span<Segment> segments, MutableByteSpan send, int round, bool last_round,
-             const OpTag& tag, Communicator& comm, Workspace& scratch,
-             ExchangeTimes* times) const override {
-    if (send.empty()) return OkStatus();
-    for (const Segment& segment : segments) TW_CHECK(SumType(segment) == SumType(segments[0]));
-    const float mean_scale = 1.0f / static_cast<float>(comm.size());
-    if (comm.size() > 1) {
-      TW_RETURN_IF_ERROR(SumOverRanks(segments, send, tag, comm, scratch, times));
-    }
-    if (!last_round) return OkStatus();
-
-    ScopedTimer timer(&times->decode_ms);
-    for (const Segment& segment : segments) {
-      const float scale = HoldsMean(segment) ? 1.0f : mean_scale;
-      CodecContext context = segment.context;
-      context.mean = true;
-      TW_RETURN_IF_ERROR(
-          Annotate(segment.codec->DecodeAddAny(segment.body, scale, context, segment.mean),
-                   "parameter " + segment.context.spec->name));
-    }
-    return OkStatus();
+  Async Start(ExchangeCall call) const override {
+    if (call.send.empty()) co_return OkStatus();
+    if (call.comm->size() > 1) TW_CO_RETURN_IF_ERROR(co_await SumOverRanks(call));
+    if (!call.last_round) co_return OkStatus();
+    ScopedTimer timer(&call.times->decode_ms);
+    co_return DecodeSums(call.segments, call.comm->size());
   }
 
  private:
-  static Status SumOverRanks(std::span<const Segment> segments, MutableByteSpan send,
-                             const OpTag& tag, Communicator& comm, Workspace& scratch,
-                             ExchangeTimes* times) {
-    const int n = comm.size();
-    const size_t ranks = static_cast<size_t>(n);
-    const int64_t element_bytes = DTypeBytes(SumType(segments[0]));
-    TW_CHECK_EQ(static_cast<int64_t>(send.size()) % element_bytes, 0);
-    const int64_t total = static_cast<int64_t>(send.size()) / element_bytes;
-    const auto chunk_begin = [&](int r) {
-      return static_cast<size_t>(total * r / n * element_bytes);
-    };
-    const size_t own_begin = chunk_begin(comm.rank());
-    const MutableByteSpan own = send.subspan(own_begin, chunk_begin(comm.rank() + 1) - own_begin);
+  // One piece on its way.
+  struct Piece {
+    MutableByteSpan bytes, parts, own;
+    size_t own_begin = 0;  // in the flat buffer
+    std::span<int64_t> chunk_bytes, own_bytes;
+    std::unique_ptr<Ticket> scatter, gather;
+  };
 
-    const auto lengths = scratch.Get<int64_t>(kScratchExchange3, 2 * ranks);
-    const auto chunk_bytes = lengths.first(ranks);
-    const auto own_bytes = lengths.subspan(ranks);
-    for (int r = 0; r < n; ++r) {
-      chunk_bytes[static_cast<size_t>(r)] =
-          static_cast<int64_t>(chunk_begin(r + 1) - chunk_begin(r));
-      own_bytes[static_cast<size_t>(r)] = static_cast<int64_t>(own.size());
+  static Async SumOverRanks(ExchangeCall call) {
+    Communicator& comm = *call.comm;
+    const int64_t element = DTypeBytes(SumType(call.segments));
+    TW_CHECK_EQ(static_cast<int64_t>(call.send.size()) % element, 0);
+    std::array<Piece, kMaxPieces> pieces;
+    const size_t count = static_cast<size_t>(std::clamp<int64_t>(
+        static_cast<int64_t>(call.send.size()) / kMinPieceBytes, 1, kMaxPieces));
+    Cut(call, element, {pieces.data(), count});
+    const double start = NowMs();
+    double adding_ms = 0;
+    for (size_t p = 0; p < count; ++p) {
+      pieces[p].scatter = comm.StartAllToAllV(pieces[p].bytes, pieces[p].chunk_bytes,
+                                              pieces[p].parts, pieces[p].own_bytes,
+                                              {call.tag.step, call.tag.bucket, "reduce-scatter"});
     }
-    const auto parts = scratch.Get<uint8_t>(kScratchExchange0, own.size() * ranks);
-    {
-      ScopedTimer timer(&times->exchange_ms);
-      TW_RETURN_IF_ERROR(comm.AllToAllV(send, chunk_bytes, parts, own_bytes,
-                                        {tag.step, tag.bucket, "reduce-scatter"}));
+    for (size_t p = 0; p < count; ++p) {
+      TW_CO_RETURN_IF_ERROR(co_await *pieces[p].scatter);
+      {
+        ScopedTimer timer(&adding_ms);
+        AddInRankOrder(call.segments, pieces[p].own_begin, pieces[p].parts, pieces[p].own);
+      }
+      pieces[p].gather = comm.StartAllGatherV(pieces[p].own, pieces[p].chunk_bytes, pieces[p].bytes,
+                                              {call.tag.step, call.tag.bucket, "all-gather"});
     }
-    {
-      ScopedTimer timer(&times->decode_ms);
-      ReduceOwn(segments, own_begin, own, parts, ranks);
-    }
-    ScopedTimer timer(&times->exchange_ms);
-    return comm.AllGatherV(own, chunk_bytes, send, {tag.step, tag.bucket, "all-gather"});
+    for (size_t p = 0; p < count; ++p) TW_CO_RETURN_IF_ERROR(co_await *pieces[p].gather);
+    call.times->decode_ms += adding_ms;
+    call.times->exchange_ms += NowMs() - start - adding_ms;
+    co_return OkStatus();
   }
 
-  // Adds the terms of the own chunk, which starts at byte `own_begin` of the segments.
-  static void ReduceOwn(std::span<const Segment> segments, size_t own_begin, MutableByteSpan own,
-                        ByteSpan parts, size_t ranks) {
-    const DType dtype = SumType(segments[0]);
-    size_t segment_begin = 0;
-    for (const Segment& segment : segments) {
-      const size_t begin = std::max(segment_begin, own_begin);
-      segment_begin += segment.body.size();
-      const size_t end = std::min(segment_begin, own_begin + own.size());
-      if (begin >= end) continue;
-      const size_t at = begin - own_begin;
-      Reduce(dtype, HoldsMean(segment), {parts.data() + at, own.size(), ranks, end - begin},
-             own.data() + at);
+  // Lays out the pieces' memory.
+  static void Cut(const ExchangeCall& call, int64_t element, std::span<Piece> pieces) {
+    const int n = call.comm->size();
+    const size_t ranks = static_cast<size_t>(n);
+    const int64_t total = static_cast<int64_t>(call.send.size()) / element;
+    const int64_t count = static_cast<int64_t>(pieces.size());
+    const auto lengths = call.scratch->Get<int64_t>(kScratchExchange3, 2 * ranks * pieces.size());
+    const auto piece_begin = [&](int64_t p) { return total * p / count; };
+    const auto chunk_begin = [&](int64_t p, int r) {
+      return piece_begin(p) + (piece_begin(p + 1) - piece_begin(p)) * r / n;
+    };
+    size_t room = 0;
+    for (int64_t p = 0; p < count; ++p) {
+      Piece& piece = pieces[static_cast<size_t>(p)];
+      piece.bytes =
+          call.send.subspan(static_cast<size_t>(piece_begin(p) * element),
+                            static_cast<size_t>((piece_begin(p + 1) - piece_begin(p)) * element));
+      piece.own_begin = static_cast<size_t>(chunk_begin(p, call.comm->rank()) * element);
+      piece.own = call.send.subspan(
+          piece.own_begin,
+          static_cast<size_t>(chunk_begin(p, call.comm->rank() + 1) * element) - piece.own_begin);
+      piece.chunk_bytes = lengths.subspan(2 * ranks * static_cast<size_t>(p), ranks);
+      piece.own_bytes = lengths.subspan(2 * ranks * static_cast<size_t>(p) + ranks, ranks);
+      for (int r = 0; r < n; ++r) {
+        piece.chunk_bytes[static_cast<size_t>(r)] =
+            (chunk_begin(p, r + 1) - chunk_begin(p, r)) * element;
+        piece.own_bytes[static_cast<size_t>(r)] = static_cast<int64_t>(piece.own.size());
+      }
+      room += piece.own.size() * ranks;
+    }
+    uint8_t* parts = call.scratch->Get<uint8_t>(kScratchExchange0, room).data();
+    for (Piece& piece : pieces) {
+      piece.parts = {parts, piece.own.size() * ranks};
+      parts += piece.parts.size();
     }
   }
 };

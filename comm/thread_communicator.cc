@@ -137,21 +137,24 @@ Status Move(const std::vector<Post>& posts) {
   return OkStatus();
 }
 
+// Which operation of a rank it is: the bucket, and how many of that bucket came before.
+using Place = std::pair<int32_t, uint64_t>;
+
 class Hub {
  public:
   Hub(int n, double timeout_s) : n_(n), timeout_s_(timeout_s) {}
 
   int n() const { return n_; }
 
-  std::shared_ptr<Operation> Start(int rank, uint64_t sequence, const Post& post) {
+  std::shared_ptr<Operation> Start(int rank, const Place& place, const Post& post) {
     std::unique_lock<std::mutex> lock(mutex_);
-    auto& slot = open_[sequence];
+    auto& slot = open_[place];
     if (!slot) slot = std::make_shared<Operation>(n_);
     std::shared_ptr<Operation> op = slot;
     op->posts[static_cast<size_t>(rank)] = post;
     op->posts[static_cast<size_t>(rank)].arrived = true;
     const bool complete = ++op->num_arrived == n_;
-    if (complete) open_.erase(sequence);
+    if (complete) open_.erase(place);
     if (op->state == Operation::State::kDone) return op;
     if (!broken_.ok()) {
       op->outcome = broken_;
@@ -169,13 +172,35 @@ class Hub {
     return op;
   }
 
-  Status Wait(int rank, Operation& op) {
+  Status Wait(int rank, Operation& op, std::chrono::steady_clock::time_point deadline) {
     std::unique_lock<std::mutex> lock(mutex_);
     const auto done = [&op] { return op.state == Operation::State::kDone; };
-    const auto deadline =
-        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                               std::chrono::duration<double>(timeout_s_));
     if (!changed_.wait_until(lock, deadline, done)) GiveUp(lock, op);
+    return Result(rank, op);
+  }
+
+  // As Wait, without blocking. `deadline` is the ticket's.
+  StatusOr<Progress> Test(int rank, Operation& op, std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (op.state != Operation::State::kDone) {
+      if (std::chrono::steady_clock::now() < deadline) return Progress::kIdle;
+      GiveUp(lock, op);
+    }
+    TW_RETURN_IF_ERROR(Result(rank, op));
+    return Progress::kDone;
+  }
+
+  double timeout_s() const { return timeout_s_; }
+
+  // A rank drops its ticket: its buffers may go away, so nobody may touch them any more.
+  void Leave(Operation& op) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (op.state != Operation::State::kDone) GiveUp(lock, op);
+  }
+
+ private:
+  // What `rank` is told about an operation that is done.
+  Status Result(int rank, const Operation& op) const {
     const OpTag& tag = op.posts[static_cast<size_t>(rank)].tag;
     if (op.missing.empty()) return op.outcome.ToStatus();
     if (std::find(op.missing.begin(), op.missing.end(), rank) == op.missing.end()) {
@@ -185,13 +210,6 @@ class Hub {
                      ", the other ranks gave up on it");
   }
 
-  // A rank drops its ticket: its buffers may go away, so nobody may touch them any more.
-  void Leave(Operation& op) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (op.state != Operation::State::kDone) GiveUp(lock, op);
-  }
-
- private:
   // Ends an operation that not all ranks have joined; one that is moving bytes is let finish.
   void GiveUp(std::unique_lock<std::mutex>& lock, Operation& op) {
     if (op.state == Operation::State::kMoving) {
@@ -211,27 +229,38 @@ class Hub {
   const double timeout_s_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::map<uint64_t, std::shared_ptr<Operation>> open_;  // by sequence number
+  std::map<Place, std::shared_ptr<Operation>> open_;
   Outcome broken_;
 };
 
 class ThreadTicket : public Ticket {
  public:
   ThreadTicket(std::shared_ptr<Hub> hub, int rank, std::shared_ptr<Operation> op)
-      : hub_(std::move(hub)), rank_(rank), op_(std::move(op)) {}
+      : hub_(std::move(hub)),
+        rank_(rank),
+        op_(std::move(op)),
+        deadline_(std::chrono::steady_clock::now() +
+                  std::chrono::duration_cast<std::chrono::nanoseconds>(
+                      std::chrono::duration<double>(hub_->timeout_s()))) {}
   ~ThreadTicket() override {
-    if (!waited_) hub_->Leave(*op_);
+    if (!done_) hub_->Leave(*op_);
+  }
+  StatusOr<Progress> Test() override {
+    StatusOr<Progress> progress = hub_->Test(rank_, *op_, deadline_);
+    done_ = !progress.ok() || *progress == Progress::kDone;
+    return progress;
   }
   Status Wait() override {
-    waited_ = true;
-    return hub_->Wait(rank_, *op_);
+    done_ = true;
+    return hub_->Wait(rank_, *op_, deadline_);
   }
 
  private:
   std::shared_ptr<Hub> hub_;
   int rank_;
   std::shared_ptr<Operation> op_;
-  bool waited_ = false;
+  std::chrono::steady_clock::time_point deadline_;
+  bool done_ = false;
 };
 
 class ThreadCommunicator : public Communicator {
@@ -274,12 +303,13 @@ class ThreadCommunicator : public Communicator {
  private:
   std::unique_ptr<Ticket> Start(const Post& post, int64_t bytes) {
     bytes_sent_ += bytes;
-    return std::make_unique<ThreadTicket>(hub_, rank_, hub_->Start(rank_, sequence_++, post));
+    const Place place{post.tag.bucket, next_turn_[post.tag.bucket]++};
+    return std::make_unique<ThreadTicket>(hub_, rank_, hub_->Start(rank_, place, post));
   }
 
   std::shared_ptr<Hub> hub_;
   int rank_;
-  uint64_t sequence_ = 0;
+  std::map<int32_t, uint64_t> next_turn_;  // by bucket
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 

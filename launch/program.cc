@@ -10,6 +10,7 @@
 #include "core/base/config_value.h"
 #include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
+#include "launch/bench_exchange.h"
 #include "launch/bench_step.h"
 #include "launch/commands.h"
 #include "launch/inspect.h"
@@ -30,11 +31,13 @@ constexpr char kEvalExamples[] = R"(examples:
 
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
+  exchange   one bucket between ranks, against what the link allows; under mpirun
   step       a step through the gradient reducer against the same step without it, one rank
 examples:
   tightwire bench encode
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
   tightwire bench encode name=topk peer=torch
+  launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
   tightwire bench step model.layers=4 blocks=15)";
 
 constexpr char kExplainExamples[] = R"(examples:
@@ -54,6 +57,7 @@ constexpr char kInspectExamples[] = R"(examples:
 tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arguments, bool json) {
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
   const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
+                                              {"exchange", tw::RunBenchExchange},
                                               {"step", tw::RunBenchStep}};
   const auto it = kinds.find(kind);
   if (it != kinds.end()) return it->second(arguments, json, std::cout);
@@ -130,7 +134,9 @@ int ProgramMain(int argc, char** argv) {
   if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);
 
   // One rank's work: under a launcher rank 0 does it, and the others are silent.
-  if (!train->parsed() && tw::ReadLauncher().rank > 0) return 0;
+  const bool for_all_ranks = train->parsed() || (bench->parsed() && word == "exchange");
+  const bool silent = !train->parsed() && tw::ReadLauncher().rank > 0;
+  if (silent && !for_all_ranks) return 0;
 
   const auto run = [&]() -> tw::Status {
     if (train->parsed()) return tw::RunTrain(config, arguments, json);
@@ -141,7 +147,7 @@ int ProgramMain(int argc, char** argv) {
     return RunBench(word, arguments, json);
   };
   const tw::Status status = tw::CatchTorch(run);
-  if (!status.ok() && !status.message().empty()) {
+  if (!status.ok() && !status.message().empty() && !silent) {
     std::fprintf(stderr, "tightwire: %s\n", std::string(status.message()).c_str());
   }
   return tw::ExitCode(status);

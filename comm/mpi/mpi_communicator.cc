@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -15,26 +16,20 @@
 #include "comm/mpi/roll_call.h"
 #include "comm/timeout_error.h"
 #include "core/base/clock.h"
+#include "core/base/patience.h"
 
 namespace tw {
 namespace {
 
-// A waiting rank spins this long before its first sleep.
-constexpr double kSpinMs = 0.03;
-// While messages complete, bytes flow and every test moves some: no sleep until they have stopped
-// completing for this long. (Without single-copy shared memory a sleep between tests costs a factor
-// of ten.)
-constexpr double kFlowMs = 0.2;
-constexpr double kShortestSleepMs = 0.05;
-constexpr double kLongestSleepMs = 0.5;
 // Parts travel in pieces, so that their completion shows that bytes flow: at least this long, and
 // at most so many a part.
 constexpr size_t kPieceBytes = size_t{256} << 10;
 constexpr size_t kMaxPieces = 64;
 // How often a waiting rank looks whether others call the roll.
 constexpr double kListenMs = 20;
-// MPI promises tags up to 32767.
-constexpr uint64_t kNumTags = 32000;
+// MPI promises tags up to 32767: so many channels (buckets), and operations of one at a time.
+constexpr uint32_t kNumChannels = 250;
+constexpr uint32_t kTagsPerChannel = 128;
 // Abort() does not wait longer than this for MPI_Abort to end the process.
 constexpr unsigned kAbortSeconds = 5;
 
@@ -44,7 +39,11 @@ class MpiCommunicator;
 class MpiTicket : public Ticket {
  public:
   MpiTicket(MpiCommunicator* owner, const OpTag& tag, int mpi_tag)
-      : owner_(owner), tag_(tag), mpi_tag_(mpi_tag) {}
+      : owner_(owner),
+        tag_(tag),
+        mpi_tag_(mpi_tag),
+        start_ms_(NowMs()),
+        next_listen_ms_(start_ms_) {}
 
   void Send(ByteSpan bytes, int to);
   void Receive(MutableByteSpan bytes, int from);
@@ -53,6 +52,7 @@ class MpiTicket : public Ticket {
     relay_bytes_ = bytes;
     relay_to_ = std::move(children);
   }
+  StatusOr<Progress> Test() override;
   Status Wait() override;
 
  private:
@@ -60,9 +60,10 @@ class MpiTicket : public Ticket {
     int peer = -1;
     int bytes = -1;  // -1: a send
   };
-  Status WaitForPosted();
-  // Tests all requests; *num_done grows by those that have completed.
-  Status Test(size_t* num_done);
+  // Tests all requests; how many have completed since the last call.
+  StatusOr<size_t> CountDone();
+  // Takes part in the roll call; an error when the deadline has passed.
+  Status Listen();
   Status CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const;
   void Note(int code, int peer, int bytes);
   size_t PieceBytes(size_t bytes) const;
@@ -70,7 +71,9 @@ class MpiTicket : public Ticket {
   MpiCommunicator* owner_;
   OpTag tag_;
   int mpi_tag_;
+  double start_ms_, next_listen_ms_;
   Status start_status_;
+  size_t num_done_ = 0;
   std::vector<MPI_Request> requests_;
   std::vector<MPI_Status> statuses_;
   std::vector<int> done_;
@@ -177,7 +180,10 @@ class MpiCommunicator : public Communicator {
 
  private:
   std::unique_ptr<MpiTicket> NewTicket(const OpTag& tag) {
-    return std::make_unique<MpiTicket>(this, tag, static_cast<int>(sequence_++ % kNumTags));
+    const uint32_t channel = static_cast<uint32_t>(tag.bucket + 1) % kNumChannels;
+    const uint32_t turn = next_turn_[channel]++ % kTagsPerChannel;
+    return std::make_unique<MpiTicket>(this, tag,
+                                       static_cast<int>(channel * kTagsPerChannel + turn));
   }
   // n + 1 offsets.
   static std::vector<int64_t> Begins(std::span<const int64_t> sizes) {
@@ -204,7 +210,7 @@ class MpiCommunicator : public Communicator {
   MPI_Comm data_, control_;
   const int rank_, size_;
   RollCall roll_call_;
-  uint64_t sequence_ = 0;
+  std::array<uint32_t, kNumChannels> next_turn_{};
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 
@@ -258,7 +264,9 @@ Status MpiTicket::CheckDone(const Expected& expected, const MPI_Status& status, 
                    std::to_string(received) + " bytes, expected " + std::to_string(expected.bytes));
 }
 
-Status MpiTicket::Test(size_t* num_done) {
+StatusOr<size_t> MpiTicket::CountDone() {
+  statuses_.resize(requests_.size());
+  done_.resize(requests_.size());
   int count = 0;
   const int code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count,
                                 done_.data(), statuses_.data());
@@ -268,52 +276,54 @@ Status MpiTicket::Test(size_t* num_done) {
     const Expected& expected = expected_[static_cast<size_t>(done_[static_cast<size_t>(i)])];
     TW_RETURN_IF_ERROR(CheckDone(expected, statuses_[static_cast<size_t>(i)], failed));
   }
-  if (count > 0) *num_done += static_cast<size_t>(count);
-  return OkStatus();
+  return count > 0 ? static_cast<size_t>(count) : 0;  // MPI_UNDEFINED is negative
 }
 
-Status MpiTicket::WaitForPosted() {
-  statuses_.resize(requests_.size());
-  done_.resize(requests_.size());
-  RollCall& roll_call = owner_->roll_call();
+Status MpiTicket::Listen() {
   const double timeout_s = owner_->options().timeout_s;
-  const double start = NowMs(), half = start + timeout_s * 500, deadline = start + timeout_s * 1e3;
-  const double listen_ms = std::min(kListenMs, timeout_s * 100);
-  double sleep_ms = 0, next_listen = start + listen_ms, awake_until = start + kSpinMs;
-  for (size_t num_done = 0, before = 0;; before = num_done) {
-    TW_RETURN_IF_ERROR(Test(&num_done));
-    if (num_done == requests_.size()) break;
-    const double now = NowMs();
-    if (num_done > before) awake_until = now + kFlowMs, sleep_ms = 0;
-    if (now >= next_listen) {
-      const bool called = roll_call.Listen();
-      if (called || now >= half) roll_call.Report(tag_);
-      if (now >= deadline) {
-        const Status late = TimedOut(owner_->rank(), tag_, timeout_s, roll_call.Missing());
-        return PeerTimeout(std::string(late.message()) + roll_call.Elsewhere(tag_));
-      }
-      next_listen = now + listen_ms;
+  const double now = NowMs(), listen_ms = std::min(kListenMs, timeout_s * 100);
+  if (next_listen_ms_ == start_ms_) next_listen_ms_ += listen_ms;
+  if (now < next_listen_ms_) return OkStatus();
+  next_listen_ms_ = now + listen_ms;
+  RollCall& roll_call = owner_->roll_call();
+  const bool called = roll_call.Listen();
+  if (called || now >= start_ms_ + timeout_s * 500) roll_call.Report(tag_);
+  if (now < start_ms_ + timeout_s * 1e3) return OkStatus();
+  const Status late = TimedOut(owner_->rank(), tag_, timeout_s, roll_call.Missing());
+  return PeerTimeout(std::string(late.message()) + roll_call.Elsewhere(tag_));
+}
+
+StatusOr<Progress> MpiTicket::Test() {
+  TW_RETURN_IF_ERROR(start_status_);
+  if (num_done_ < requests_.size()) {
+    TW_ASSIGN_OR_RETURN(const size_t count, CountDone());
+    num_done_ += count;
+    if (num_done_ < requests_.size()) {
+      TW_RETURN_IF_ERROR(Listen());
+      return count > 0 ? Progress::kMoved : Progress::kIdle;
     }
-    if (now < awake_until) {
-      std::this_thread::yield();
-      continue;
-    }
-    sleep_ms = std::clamp(sleep_ms * 1.5, kShortestSleepMs, kLongestSleepMs);
-    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
+    owner_->roll_call().Resume();
   }
-  roll_call.Resume();
-  return OkStatus();
+  if (relay_to_.empty()) return Progress::kDone;
+  requests_.clear();
+  expected_.clear();
+  num_done_ = 0;
+  for (const int child : std::exchange(relay_to_, {})) Send(relay_bytes_, child);
+  return Test();
 }
 
 Status MpiTicket::Wait() {
-  TW_RETURN_IF_ERROR(start_status_);
-  if (!requests_.empty()) TW_RETURN_IF_ERROR(WaitForPosted());
-  if (relay_to_.empty()) return OkStatus();
-  requests_.clear();
-  expected_.clear();
-  for (const int child : relay_to_) Send(relay_bytes_, child);
-  TW_RETURN_IF_ERROR(start_status_);
-  return requests_.empty() ? OkStatus() : WaitForPosted();
+  Patience patience;
+  for (;;) {
+    TW_ASSIGN_OR_RETURN(const Progress progress, Test());
+    if (progress == Progress::kDone) return OkStatus();
+    const double sleep_ms = patience.NextSleepMs(progress == Progress::kMoved);
+    if (sleep_ms == 0) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
+    }
+  }
 }
 
 }  // namespace

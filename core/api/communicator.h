@@ -3,33 +3,28 @@
 // written on top of them, so every byte leaves through one place and is counted there.
 //
 // Thread safety: one thread at a time calls the verbs (the lane thread; MPI runs with
-// MPI_THREAD_SERIALIZED). All ranks issue the same verbs in the same order. Every wait has a
-// deadline; its error (fault kPeer) names the tag and the ranks that are missing.
+// MPI_THREAD_SERIALIZED). All ranks issue the same verbs in the same order within each bucket
+// (OpTag); operations of different buckets may start and finish in any order on every rank. Every
+// wait has a deadline; its error (fault kPeer) names the tag and the ranks that are missing.
 
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/api/async.h"
 #include "core/base/bytes.h"
 #include "core/base/status.h"
 
 namespace tw {
 
-// Names an operation in errors and keeps overlapping ones apart.
+// Names an operation in errors and keeps overlapping ones apart: a bucket is a channel of its own.
 struct OpTag {
   uint64_t step = 0;
   int32_t bucket = -1;    // -1: not about a bucket
   const char* what = "";  // static text: "gather", "reduce-scatter", ...
 };
 std::string ToString(const OpTag& tag);
-
-class Ticket {
- public:
-  virtual ~Ticket() = default;
-  // Blocks until done or the deadline; call once. The spans of the Start call must live until then.
-  virtual Status Wait() = 0;
-};
 
 class Communicator {
  public:

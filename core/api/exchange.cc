@@ -5,21 +5,26 @@
 
 namespace tw {
 
-const Exchange* FindExchange(Merge merge) {
-  using Table = std::map<Merge, std::unique_ptr<Exchange>>;
+const Exchange* FindExchange(const std::string& name) {
+  using Table = std::map<std::string, std::unique_ptr<Exchange>>;
   static const Table table = [] {
     Table made;
     const auto& registry = Registry<Exchange>::Get();
-    for (const std::string& name : registry.names()) {
-      auto exchange = registry.Find(name)->make(ConfigSection{});
+    for (const std::string& known : registry.names()) {
+      auto exchange = registry.Find(known)->make(ConfigSection{});
       TW_CHECK_OK(exchange);
-      const Merge key = (*exchange)->merge();
-      TW_CHECK(made.emplace(key, std::move(*exchange)).second);
+      made.emplace(known, std::move(*exchange));
     }
     return made;
   }();
-  const auto it = table.find(merge);
+  const auto it = table.find(name);
   return it == table.end() ? nullptr : it->second.get();
+}
+
+const Exchange* FindExchange(Merge merge) {
+  const Exchange* found = FindExchange(std::string(MergeName(merge)));
+  TW_CHECK(!found || found->merge() == merge);
+  return found;
 }
 
 }  // namespace tw

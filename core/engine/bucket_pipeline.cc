@@ -27,7 +27,36 @@ struct BucketPipeline::Group {
   const Exchange* exchange = nullptr;
   int rounds = 1;
   DType element = DType::kF32;
+  bool in_place = false;  // gradients travel as they lie in the bucket, no copy is made
   std::vector<int> items;
+  std::vector<Segment> segments;  // one an item
+};
+
+struct BucketPipeline::Flight {
+  Workspace scratch;
+  std::vector<Item> items;
+  std::vector<Group> groups;  // the first num_groups of them are this bucket's
+};
+
+// Takes an idle flight, or a new one, and gives it back.
+class BucketPipeline::Boarding {
+ public:
+  explicit Boarding(BucketPipeline* pipeline) : pipeline_(pipeline) {
+    if (pipeline_->idle_.empty()) {
+      flight_ = std::make_unique<Flight>();
+    } else {
+      flight_ = std::move(pipeline_->idle_.back());
+      pipeline_->idle_.pop_back();
+    }
+  }
+  ~Boarding() { pipeline_->idle_.push_back(std::move(flight_)); }
+  Boarding(const Boarding&) = delete;
+  Boarding& operator=(const Boarding&) = delete;
+  Flight& flight() { return *flight_; }
+
+ private:
+  BucketPipeline* pipeline_;
+  std::unique_ptr<Flight> flight_;
 };
 
 BucketPipeline::BucketPipeline(const Plan* plan, Communicator* comm, const PipelineOptions& options)
@@ -62,7 +91,7 @@ const Route& BucketPipeline::ChooseRoute(int parameter, uint64_t step, bool* thr
   return p.route;
 }
 
-void BucketPipeline::Compose(Item& item, uint64_t step) {
+void BucketPipeline::Compose(Item& item, uint64_t step, Workspace* scratch) {
   const size_t i = static_cast<size_t>(item.parameter);
   item.route = &ChooseRoute(item.parameter, step, &item.through_policy);
   item.codec = {};
@@ -72,69 +101,103 @@ void BucketPipeline::Compose(Item& item, uint64_t step) {
   item.codec.rank = comm_->rank();
   item.codec.world_size = comm_->size();
   item.codec.state = &codec_state_[i];
-  item.codec.scratch = &scratch_;
+  item.codec.scratch = scratch;
   item.feedback = {&item.plan->spec, item.route->codec, &feedback_state_[i], step};
   item.message = item.through_policy ? item.plan->route.policy->Compose(item.grad, item.feedback)
                                      : Message{item.grad, {}, 1.0f};
 }
 
-Status BucketPipeline::Run(int bucket, uint64_t step, std::span<const int> parameters,
-                           std::span<const TensorView> grads) {
-  items_.resize(parameters.size());
-  size_t num_groups = 0;
-  {
-    ScopedTimer timer(&times_.encode_ms);
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      Item& item = items_[i];
-      item.parameter = parameters[i];
-      item.plan = &plan_->parameters()[static_cast<size_t>(parameters[i])];
-      item.grad = grads[i];
-      Compose(item, step);
+// Dense gradients that lie one behind the other are their own bodies, and take the mean in place.
+bool BucketPipeline::InPlace(const Flight& flight, const Group& group) {
+  if (group.exchange->merge() != Merge::kSum) return false;
+  const uint8_t* next = nullptr;
+  for (const int i : group.items) {
+    const Item& item = flight.items[static_cast<size_t>(i)];
+    const ByteSpan bytes = item.grad.raw();
+    if (!item.route->codec->traits().lossless || item.through_policy) return false;
+    if (next && bytes.data() != next) return false;
+    next = bytes.data() + bytes.size();
+  }
+  return true;
+}
 
-      const CompressorTraits& traits = item.route->codec->traits();
-      const DType element = traits.lossless ? item.plan->spec.dtype : traits.sum_dtype;
-      size_t g = 0;
-      while (g < num_groups &&
-             !(groups_[g].exchange == item.route->exchange && groups_[g].rounds == traits.rounds &&
-               groups_[g].element == element)) {
-        ++g;
-      }
-      if (g == num_groups) {
-        if (groups_.size() == num_groups) groups_.emplace_back();
-        groups_[g].exchange = item.route->exchange;
-        groups_[g].rounds = traits.rounds;
-        groups_[g].element = element;
-        groups_[g].items.clear();
-        ++num_groups;
-      }
-      groups_[g].items.push_back(static_cast<int>(i));
+MutableByteSpan BucketPipeline::BodiesInPlace(Flight& flight, Group& group) {
+  size_t total = 0;
+  for (size_t s = 0; s < group.items.size(); ++s) {
+    Item& item = flight.items[static_cast<size_t>(group.items[s])];
+    group.segments[s].body = item.grad.mutable_raw();
+    group.segments[s].mean = item.mean = item.grad;
+    total += group.segments[s].body.size();
+  }
+  times_.payload_bytes += static_cast<int64_t>(total);
+  return {group.segments[0].body.data(), total};
+}
+
+size_t BucketPipeline::ComposeAll(Flight& flight, uint64_t step, std::span<const int> parameters,
+                                  std::span<const TensorView> grads) {
+  ScopedTimer timer(&times_.encode_ms);
+  flight.items.resize(parameters.size());
+  size_t num_groups = 0;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    Item& item = flight.items[i];
+    item.parameter = parameters[i];
+    item.plan = &plan_->parameters()[static_cast<size_t>(parameters[i])];
+    item.grad = grads[i];
+    Compose(item, step, &flight.scratch);
+
+    const CompressorTraits& traits = item.route->codec->traits();
+    const DType element = traits.lossless ? item.plan->spec.dtype : traits.sum_dtype;
+    size_t g = 0;
+    while (g < num_groups &&
+           !(flight.groups[g].exchange == item.route->exchange &&
+             flight.groups[g].rounds == traits.rounds && flight.groups[g].element == element)) {
+      ++g;
     }
+    if (g == num_groups) {
+      if (flight.groups.size() == num_groups) flight.groups.emplace_back();
+      flight.groups[g].exchange = item.route->exchange;
+      flight.groups[g].rounds = traits.rounds;
+      flight.groups[g].element = element;
+      flight.groups[g].items.clear();
+      ++num_groups;
+    }
+    flight.groups[g].items.push_back(static_cast<int>(i));
   }
+  for (size_t g = 0; g < num_groups; ++g)
+    flight.groups[g].in_place = InPlace(flight, flight.groups[g]);
+  return num_groups;
+}
+
+Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> parameters,
+                            std::span<const TensorView> grads) {
+  Boarding boarding(this);
+  Flight& flight = boarding.flight();
+  const size_t num_groups = ComposeAll(flight, step, parameters, grads);
   for (size_t g = 0; g < num_groups; ++g) {
-    TW_RETURN_IF_ERROR(RunGroup(groups_[g], {step, bucket, "exchange"}));
+    TW_CO_RETURN_IF_ERROR(co_await RunGroup(flight, flight.groups[g], {step, bucket, "exchange"}));
   }
-  return OkStatus();
+  co_return OkStatus();
 }
 
 // Encodes one round of a group into scratch, headers' room included; on the last round the feedback
 // takes its share while the own bodies are still there (a sum overwrites them).
-Status BucketPipeline::EncodeRound(const Group& group, int round, MutableByteSpan* send) {
+Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send) {
   ScopedTimer timer(&times_.encode_ms);
   const int64_t header = group.exchange->header_bytes();
   int64_t capacity = 0;
   for (int i : group.items) {
-    const Item& item = items_[static_cast<size_t>(i)];
+    const Item& item = flight.items[static_cast<size_t>(i)];
     capacity += header + item.route->codec->MaxEncodedBytes(item.plan->spec, round);
   }
   // The sums of round r-1 are read while round r is written: odd and even rounds have their own
   // buffer.
   uint8_t* base =
-      scratch_.Get<uint8_t>(kScratchSend0 + round % 2, static_cast<size_t>(capacity)).data();
+      flight.scratch.Get<uint8_t>(kScratchSend0 + round % 2, static_cast<size_t>(capacity)).data();
   int64_t at = 0;
   const bool last = round + 1 == group.rounds;
   for (size_t s = 0; s < group.items.size(); ++s) {
-    Item& item = items_[static_cast<size_t>(group.items[s])];
-    Segment& segment = segments_[s];
+    Item& item = flight.items[static_cast<size_t>(group.items[s])];
+    Segment& segment = group.segments[s];
     const Compressor& codec = *item.route->codec;
     at += header;
     const MutableByteSpan room(base + at, static_cast<size_t>(capacity - at));
@@ -156,46 +219,58 @@ Status BucketPipeline::EncodeRound(const Group& group, int round, MutableByteSpa
   return OkStatus();
 }
 
-Status BucketPipeline::RunGroup(const Group& group, const OpTag& tag) {
-  segments_.resize(group.items.size());
+// Every gradient has been read: its memory, or a stand-in of a wider type, takes the mean.
+void BucketPipeline::PointMeansAtGradients(Flight& flight, Group& group) {
+  const auto direct = [&](const Item& item) {
+    return item.route->codec->traits().lossless || item.grad.dtype == DType::kF32 ||
+           item.grad.dtype == DType::kF64;
+  };
   int64_t narrow = 0;
+  for (const int i : group.items) {
+    const Item& item = flight.items[static_cast<size_t>(i)];
+    if (!direct(item)) narrow += item.grad.numel;
+  }
+  float* stand_in = flight.scratch.Get<float>(kScratchMean, static_cast<size_t>(narrow)).data();
   for (size_t s = 0; s < group.items.size(); ++s) {
-    Item& item = items_[static_cast<size_t>(group.items[s])];
-    segments_[s] = {item.route->codec, item.codec, item.route->wire_id, {}, {}};
-    const bool direct = item.route->codec->traits().lossless || item.grad.dtype == DType::kF32 ||
-                        item.grad.dtype == DType::kF64;
-    item.mean = direct ? item.grad : TensorView{nullptr, DType::kF32, item.grad.numel};
-    if (!direct) narrow += item.grad.numel;
+    Item& item = flight.items[static_cast<size_t>(group.items[s])];
+    item.mean = item.grad;
+    if (!direct(item)) {
+      item.mean = {stand_in, DType::kF32, item.grad.numel};
+      stand_in += item.grad.numel;
+    }
+    FillZero(item.mean);
+    group.segments[s].mean = item.mean;
+  }
+}
+
+Async BucketPipeline::RunGroup(Flight& flight, Group& group, OpTag tag) {
+  group.segments.resize(group.items.size());
+  for (size_t s = 0; s < group.items.size(); ++s) {
+    Item& item = flight.items[static_cast<size_t>(group.items[s])];
+    group.segments[s] = {item.route->codec, item.codec, item.route->wire_id, {}, {}};
   }
   for (int round = 0; round < group.rounds; ++round) {
-    MutableByteSpan send;
-    TW_RETURN_IF_ERROR(EncodeRound(group, round, &send));
     const bool last = round + 1 == group.rounds;
-    if (last) {  // every gradient has been read: its memory takes the mean
-      float* stand_in = scratch_.Get<float>(kScratchMean, static_cast<size_t>(narrow)).data();
-      for (size_t s = 0; s < group.items.size(); ++s) {
-        Item& item = items_[static_cast<size_t>(group.items[s])];
-        if (!item.mean.data && item.mean.numel > 0) {
-          item.mean.data = stand_in;
-          stand_in += item.mean.numel;
-        }
-        FillZero(item.mean);
-        segments_[s].mean = item.mean;
-      }
+    MutableByteSpan send;
+    if (group.in_place) {
+      send = BodiesInPlace(flight, group);
+    } else {
+      TW_CO_RETURN_IF_ERROR(EncodeRound(flight, group, round, &send));
+      if (last) PointMeansAtGradients(flight, group);
     }
     ExchangeTimes times;
-    TW_RETURN_IF_ERROR(
-        group.exchange->Run(segments_, send, round, last, tag, *comm_, scratch_, &times));
+    TW_CO_RETURN_IF_ERROR(co_await group.exchange->Start(
+        {group.segments, send, round, last, tag, comm_, &flight.scratch, &times}));
     times_.exchange_ms += times.exchange_ms;
     times_.decode_ms += times.decode_ms;
   }
   ScopedTimer timer(&times_.decode_ms);
-  for (int i : group.items) {
-    Item& item = items_[static_cast<size_t>(i)];
+  for (const int i : group.items) {
+    Item& item = flight.items[static_cast<size_t>(i)];
     if (item.through_policy) item.plan->route.policy->Resolve(item.mean, item.feedback);
     if (item.mean.data != item.grad.data) ConvertFromFp32(item.mean.f32(), item.grad);
   }
-  return OkStatus();
+  co_return OkStatus();
 }
 
 }  // namespace tw

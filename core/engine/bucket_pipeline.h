@@ -3,8 +3,10 @@
 //   trainer.cc           the loop; calls
 //   gradient_reducer.cc  hooks, buckets, order gate, lane thread; calls
 //   bucket_pipeline.cc   compose, encode, absorb, exchange, resolve
-// Runs on the lane thread only. In: gradients. Out: in the same memory, what the optimizer sees.
+// Runs on the lane thread only, several buckets at once: while one waits for bytes another encodes
+// or decodes. In: gradients. Out: in the same memory, what the optimizer sees.
 
+#include <memory>
 #include <vector>
 
 #include "core/engine/plan.h"
@@ -31,28 +33,34 @@ class BucketPipeline {
   ~BucketPipeline();
 
   // parameters: indices into the plan; grads[i] belongs to parameters[i], same dtype as its spec.
-  Status Run(int bucket, uint64_t step, std::span<const int> parameters,
-             std::span<const TensorView> grads);
+  // Both live until the end.
+  Async Start(int bucket, uint64_t step, std::span<const int> parameters,
+              std::span<const TensorView> grads);
   // Since the last call.
   PipelineTimes TakeTimes();
 
  private:
-  struct Item;   // one parameter on its way
-  struct Group;  // items that share an exchange, a number of rounds and an element type
+  struct Item;    // one parameter on its way
+  struct Group;   // items that share an exchange, a number of rounds and an element type
+  struct Flight;  // one bucket on its way: its items, groups and scratch memory
+  class Boarding;
 
   const Route& ChooseRoute(int parameter, uint64_t step, bool* through_policy);
-  void Compose(Item& item, uint64_t step);
-  Status EncodeRound(const Group& group, int round, MutableByteSpan* send);
-  Status RunGroup(const Group& group, const OpTag& tag);
+  void Compose(Item& item, uint64_t step, Workspace* scratch);
+  // Returns how many groups there are.
+  size_t ComposeAll(Flight& flight, uint64_t step, std::span<const int> parameters,
+                    std::span<const TensorView> grads);
+  static bool InPlace(const Flight& flight, const Group& group);
+  MutableByteSpan BodiesInPlace(Flight& flight, Group& group);
+  Status EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send);
+  void PointMeansAtGradients(Flight& flight, Group& group);
+  Async RunGroup(Flight& flight, Group& group, OpTag tag);
 
   const Plan* plan_;
   Communicator* comm_;
   PipelineOptions options_;
   std::vector<StateScope> codec_state_, feedback_state_, engine_state_;
-  Workspace scratch_;
-  std::vector<Item> items_;
-  std::vector<Group> groups_;
-  std::vector<Segment> segments_;
+  std::vector<std::unique_ptr<Flight>> idle_;  // their memory is kept
   PipelineTimes times_;
 };
 

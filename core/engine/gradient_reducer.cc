@@ -156,7 +156,7 @@ void GradientReducer::OnGradient(int parameter) {
 void GradientReducer::LaunchReady() {
   while (next_bucket_ < num_buckets() && buckets_[static_cast<size_t>(next_bucket_)].waiting == 0) {
     const int bucket = next_bucket_++;
-    if (!Identity()) lane_->Post([this, bucket] { return RunBucket(bucket); });
+    if (!Identity()) LaunchBucket(bucket);
   }
 }
 
@@ -169,7 +169,11 @@ bool GradientReducer::Identity() const {
   return plan_->dense().codec->traits().lossless;
 }
 
-Status GradientReducer::RunBucket(int b) {
+void GradientReducer::LaunchBucket(int bucket) {
+  lane_->Launch([this, bucket] { return RunBucket(bucket); });
+}
+
+Async GradientReducer::RunBucket(int b) {
   Bucket& bucket = buckets_[static_cast<size_t>(b)];
   if (options_.overlap) {
     bool finite = true;
@@ -179,7 +183,7 @@ Status GradientReducer::RunBucket(int b) {
       for (const TensorView& grad : bucket.grads) FillZero(grad);
     }
   }
-  return pipeline_.Run(b, step_, bucket.parameters, bucket.grads);
+  return pipeline_.Start(b, step_, bucket.parameters, bucket.grads);
 }
 
 StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
@@ -212,11 +216,12 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   } else {
     lane_->Post([&]() -> Status {
       TW_RETURN_IF_ERROR(check_all());
-      TW_RETURN_IF_ERROR(agree());
-      if (control.back() > 0 || Identity()) return OkStatus();
-      for (int b = 0; b < num_buckets(); ++b) TW_RETURN_IF_ERROR(RunBucket(b));
-      return OkStatus();
+      return agree();
     });
+    TW_RETURN_IF_ERROR(lane_->Wait());
+    if (control.back() == 0 && !Identity()) {
+      for (int b = 0; b < num_buckets(); ++b) LaunchBucket(b);
+    }
   }
   TW_RETURN_IF_ERROR(lane_->Wait());
 

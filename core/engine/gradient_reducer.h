@@ -70,7 +70,8 @@ class GradientReducer {
 
   void OnGradient(int parameter);
   void LaunchReady();
-  Status RunBucket(int bucket);
+  Async RunBucket(int bucket);
+  void LaunchBucket(int bucket);
   bool Identity() const;
 
   const Plan* plan_;

@@ -104,9 +104,9 @@ TEST(ThreadCommunicator, DifferentOperationsFailOnAll) {
     const std::vector<int64_t> sizes = {4, 4};
     const Status status = comm.rank() == 0 ? comm.Broadcast(bytes, 0, {9, 0, "broadcast"})
                                            : comm.AllGatherV(ByteSpan(bytes).first(4), sizes, bytes,
-                                                             {9, 1, "gather"});
+                                                             {9, 0, "gather"});
     EXPECT_THAT(Message(status), AllOf(HasSubstr("rank 0 does broadcast of bucket 0 in step 9"),
-                                       HasSubstr("rank 1 does gather of bucket 1 in step 9")));
+                                       HasSubstr("rank 1 does gather of bucket 0 in step 9")));
   });
 }
 

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace tw {
@@ -78,6 +80,81 @@ TEST(Lane, FinishesWhatWasPostedBeforeItEnds) {
     }
   }
   EXPECT_EQ(done, 50);
+}
+
+// Done after a number of looks.
+class SlowTicket : public Ticket {
+ public:
+  explicit SlowTicket(int looks) : looks_(looks) {}
+  StatusOr<Progress> Test() override { return looks_-- > 0 ? Progress::kIdle : Progress::kDone; }
+  Status Wait() override { return OkStatus(); }
+
+ private:
+  int looks_;
+};
+
+Async Note(std::vector<std::string>* log, std::string name, int looks, int* under_way, int* most) {
+  *most = std::max(*most, ++*under_way);
+  log->push_back(name + " starts");
+  SlowTicket ticket(looks);
+  TW_CO_RETURN_IF_ERROR(co_await ticket);
+  log->push_back(name + " ends");
+  --*under_way;
+  co_return OkStatus();
+}
+
+TEST(Lane, LaunchedWorkSharesTheThreadUpToTheLimit) {
+  for (const int limit : {1, 2, 3}) {
+    Lane lane(limit);
+    std::vector<std::string> log;
+    int under_way = 0, most = 0;
+    for (int i = 0; i < 6; ++i) {
+      lane.Launch(
+          [&, i] { return Note(&log, "work" + std::to_string(i), 6 - i, &under_way, &most); });
+    }
+    ASSERT_TRUE(lane.Wait().ok());
+    EXPECT_EQ(most, limit);
+    EXPECT_EQ(log.size(), 12u);
+  }
+}
+
+TEST(Lane, PostedWorkRunsAlone) {
+  Lane lane(3);
+  std::vector<std::string> log;
+  int under_way = 0, most = 0, seen = -1;
+  lane.Launch([&] { return Note(&log, "a", 5, &under_way, &most); });
+  lane.Launch([&] { return Note(&log, "b", 2, &under_way, &most); });
+  lane.Post([&] {
+    seen = under_way;
+    log.push_back("alone");
+    return OkStatus();
+  });
+  lane.Launch([&] { return Note(&log, "c", 0, &under_way, &most); });
+  ASSERT_TRUE(lane.Wait().ok());
+  EXPECT_EQ(seen, 0);
+  ASSERT_EQ(log.size(), 7u);
+  EXPECT_EQ(log[4], "alone");
+  EXPECT_EQ(log[5], "c starts");
+}
+
+TEST(Lane, AnErrorWhileOthersAreUnderWayEndsThem) {
+  Lane lane(2);
+  bool ended = false;
+  const auto forever = [](bool* flag) -> Async {
+    SlowTicket ticket(1 << 30);
+    TW_CO_RETURN_IF_ERROR(co_await ticket);
+    *flag = true;
+    co_return OkStatus();
+  };
+  const auto fails = []() -> Async {
+    SlowTicket ticket(3);
+    TW_CO_RETURN_IF_ERROR(co_await ticket);
+    co_return PeerError("lost");
+  };
+  lane.Launch([&] { return forever(&ended); });
+  lane.Launch([&] { return fails(); });
+  EXPECT_EQ(lane.Wait().message(), "lost");
+  EXPECT_FALSE(ended);
 }
 
 }  // namespace

@@ -1,0 +1,140 @@
+#include "comm/flat_sum.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/kernels/elementwise.h"
+
+namespace tw {
+namespace {
+
+// Elements added before going on to the next rank's: small enough to stay in the first-level cache.
+constexpr size_t kTile = 2048;
+
+void Add(std::span<float> to, std::span<const float> from) { kernels::AddInPlace(to, 1.0f, from); }
+void Add(std::span<double> to, std::span<const double> from) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+}
+
+// The n terms of a run of elements: parts[r * stride + i] is rank r's term of element i.
+template <class T>
+struct Terms {
+  const T* parts = nullptr;
+  size_t stride = 0;
+  size_t ranks = 0;
+  size_t count = 0;
+
+  std::span<const T> Of(size_t rank, size_t begin, size_t length) const {
+    return {parts + rank * stride + begin, length};
+  }
+};
+
+// out[i] = sum of the terms of element i, added in rank order.
+template <class T>
+void AddTerms(const Terms<T>& terms, T* out) {
+  for (size_t begin = 0; begin < terms.count; begin += kTile) {
+    const std::span<T> to(out + begin, std::min(kTile, terms.count - begin));
+    std::memcpy(to.data(), terms.parts + begin, to.size_bytes());
+    for (size_t r = 1; r < terms.ranks; ++r) Add(to, terms.Of(r, begin, to.size()));
+  }
+}
+
+using LoadLoop = void(std::span<const uint16_t> from, std::span<float> to);
+using AddLoop = void(std::span<float> to, float scale, std::span<const uint16_t> from);
+using StoreLoop = void(std::span<const float> from, std::span<uint16_t> to);
+
+// out[i] = scale * (sum of the terms of element i), rounded once.
+void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms<uint16_t>& terms,
+                     float scale, uint16_t* out) {
+  float tile[kTile];
+  for (size_t begin = 0; begin < terms.count; begin += kTile) {
+    const std::span<float> sum(tile, std::min(kTile, terms.count - begin));
+    load(terms.Of(0, begin, sum.size()), sum);
+    for (size_t r = 1; r < terms.ranks; ++r) add(sum, 1.0f, terms.Of(r, begin, sum.size()));
+    if (scale != 1.0f) kernels::Scale(sum, scale);
+    store(sum, {out + begin, sum.size()});
+  }
+}
+
+// The sum over ranks, or where `mean` is set the mean.
+void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
+  const float scale = mean ? 1.0f / static_cast<float>(bytes.ranks) : 1.0f;
+  const auto terms = [&]<class T>(T*) {
+    return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
+                    bytes.count / sizeof(T)};
+  };
+  auto* const f32 = reinterpret_cast<float*>(out);
+  auto* const f64 = reinterpret_cast<double*>(out);
+  auto* const u16 = reinterpret_cast<uint16_t*>(out);
+  switch (dtype) {
+    case DType::kF32:
+      AddTerms(terms(f32), f32);
+      if (mean) kernels::Scale({f32, bytes.count / sizeof(float)}, scale);
+      return;
+    case DType::kF64:
+      AddTerms(terms(f64), f64);
+      if (mean) {
+        for (double& x : std::span(f64, bytes.count / sizeof(double))) {
+          x /= static_cast<double>(bytes.ranks);
+        }
+      }
+      return;
+    case DType::kF16:
+      return AddTwoByteTerms(kernels::ConvertFromHalf, kernels::AddFromHalf, kernels::ConvertToHalf,
+                             terms(u16), scale, u16);
+    case DType::kBF16:
+      return AddTwoByteTerms(kernels::ConvertFromBf16, kernels::AddFromBf16, kernels::ConvertToBf16,
+                             terms(u16), scale, u16);
+    default:
+      TW_CHECK(false && "bodies of this type cannot be summed");
+  }
+}
+
+DType TypeOf(const Segment& segment) {
+  const CompressorTraits& traits = segment.codec->traits();
+  return traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
+}
+
+// The segment's body holds the mean, not the sum, after the exchange.
+bool HoldsMean(const Segment& segment) { return segment.codec->traits().lossless; }
+
+}  // namespace
+
+DType SumType(std::span<const Segment> segments) {
+  const DType type = TypeOf(segments[0]);
+  for (const Segment& segment : segments) TW_CHECK(TypeOf(segment) == type);
+  return type;
+}
+
+void AddInRankOrder(std::span<const Segment> segments, size_t begin, ByteSpan parts,
+                    MutableByteSpan own) {
+  if (own.empty()) return;
+  const size_t ranks = parts.size() / own.size();
+  size_t segment_begin = 0;
+  for (const Segment& segment : segments) {
+    const size_t from = std::max(segment_begin, begin);
+    segment_begin += segment.body.size();
+    const size_t to = std::min(segment_begin, begin + own.size());
+    if (from >= to) continue;
+    Reduce(TypeOf(segment), HoldsMean(segment),
+           {parts.data() + (from - begin), own.size(), ranks, to - from},
+           own.data() + (from - begin));
+  }
+}
+
+Status DecodeSums(std::span<const Segment> segments, int ranks) {
+  const float mean_scale = 1.0f / static_cast<float>(ranks);
+  for (const Segment& segment : segments) {
+    if (segment.body.data() == segment.mean.data) continue;  // the mean is in place
+    CodecContext context = segment.context;
+    context.mean = true;
+    TW_RETURN_IF_ERROR(
+        Annotate(segment.codec->DecodeAddAny(segment.body,
+                                             HoldsMean(segment) && ranks > 1 ? 1.0f : mean_scale,
+                                             context, segment.mean),
+                 "parameter " + segment.context.spec->name));
+  }
+  return OkStatus();
+}
+
+}  // namespace tw
