@@ -80,6 +80,11 @@ class BlockQuant : public QuantizedCodec {
     traits_.unbiased = quant.stochastic;
     traits_.block = true;
     traits_.fixed_size = true;
+    traits_.knob = {.key = "bits",
+                    .value = static_cast<double>(quant.bits),
+                    .low = 1,
+                    .high = 8,
+                    .whole = true};
   }
   // Elements of the longest block of such a message.
   double Longest(const TensorSpec& spec) const {

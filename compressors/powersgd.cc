@@ -23,6 +23,7 @@
 #include <memory>
 
 #include "core/api/compressor.h"
+#include "core/kernels/eigenvalues.h"
 #include "core/kernels/lowrank.h"
 #include "core/kernels/random.h"
 #include "core/kernels/reduce.h"
@@ -110,6 +111,70 @@ class PowerSgd : public Compressor {
     return OkStatus();
   }
 
+  // The best approximation of each rank, by a few steps of subspace iteration: within its space the
+  // squared singular values are the eigenvalues of the Gram matrix of P^T M, a small one.
+  //   error_r^2 = ||M||^2 - sum_{j <= r} s_j^2
+  Status OptionErrors(std::span<const Compressor* const> options, std::span<const float> message,
+                      const CodecContext& context, std::span<double> squared) const override {
+    constexpr int64_t kOversampling = 4;
+    constexpr int kIterations = 3;
+    double most = 1;
+    for (const Compressor* option : options) most = std::max(most, option->traits().knob.value);
+    kernels::LowRankShape shape = {context.spec->rows(), context.spec->cols(), 0};
+    shape.rank = std::min({static_cast<int64_t>(most) + kOversampling, shape.rows, shape.cols});
+    std::fill(squared.begin(), squared.end(), 0.0);
+    if (shape.rank == 0) return OkStatus();
+    const size_t k = static_cast<size_t>(shape.rank);
+    // The products take a message; without an addend they only read it.
+    const std::span<float> m(const_cast<float*>(message.data()), message.size());
+    const auto qt = context.scratch->Get<float>(kScratchCodec1, shape.rank * shape.cols);
+    const auto p = context.scratch->Get<float>(kScratchCodec0, shape.rows * shape.rank);
+    for (int64_t j = 0; j < shape.rank; ++j) DrawColumn(qt, j, shape, context);
+    for (int i = 0; i < kIterations; ++i) {
+      kernels::MaterializeTimesQ({m, nullptr, 1.0f}, shape, qt.data(), p.data());
+      kernels::Orthonormalize(p, shape.rows, shape.rank,
+                              context.scratch->Get<double>(kScratchCodec2, p.size()));
+      kernels::TransposeTimesM(m.data(), shape, p.data(), qt.data());
+    }
+    std::vector<double> gram(k * k), values(k);
+    for (size_t a = 0; a < k; ++a) {
+      for (size_t b = a; b < k; ++b) {
+        double dot = 0;
+        const float* x = qt.data() + a * static_cast<size_t>(shape.cols);
+        const float* y = qt.data() + b * static_cast<size_t>(shape.cols);
+        for (int64_t j = 0; j < shape.cols; ++j) dot += static_cast<double>(x[j]) * y[j];
+        gram[a * k + b] = gram[b * k + a] = dot;
+      }
+    }
+    kernels::SymmetricEigenvalues(gram, values);
+    const double whole = kernels::SumOfSquares(message);
+    for (size_t i = 0; i < options.size(); ++i) {
+      const size_t rank = std::min(static_cast<size_t>(options[i]->traits().knob.value), k);
+      double kept = 0;
+      for (size_t j = 0; j < rank; ++j) kept += values[j];
+      squared[i] = std::max(0.0, whole - kept);
+    }
+    return OkStatus();
+  }
+
+  // Columns that both ranks have stay; more are drawn from the shared stream.
+  void TakeOver(const CodecContext& context) const override {
+    const kernels::LowRankShape shape = ShapeOf(*context.spec);
+    StateBag& bag = *context.state->bag();
+    const std::string q = context.state->prefix() + "q", p = context.state->prefix() + "p";
+    const StateSlot* old = bag.Find(q);
+    if (!old || old->shape[0] == shape.rank) return;
+    const int64_t common = std::min(old->shape[0], shape.rank);
+    std::vector<float> kept(old->view.f32().begin(), old->view.f32().end());
+    bag.Erase(q);
+    bag.Erase(p);
+    kept.resize(static_cast<size_t>(shape.rank * shape.cols));
+    for (int64_t k = common; k < shape.rank; ++k) DrawColumn(kept, k, shape, context);
+    const std::span<float> qt =
+        context.state->Slot("q", {shape.rank, shape.cols}, DType::kF32, Reshard::kReplicated).f32();
+    std::copy(kept.begin(), kept.end(), qt.begin());
+  }
+
  private:
   explicit PowerSgd(const PowerSgdConfig& config)
       : rank_(config.rank), warm_start_(config.warm_start) {
@@ -118,6 +183,8 @@ class PowerSgd : public Compressor {
     traits_.fixed_size = true;
     traits_.matrix_only = true;
     traits_.rounds = 2;
+    traits_.knob = {
+        .key = "rank", .value = static_cast<double>(rank_), .low = 1, .high = 1024, .whole = true};
   }
 
   kernels::LowRankShape ShapeOf(const TensorSpec& spec) const {

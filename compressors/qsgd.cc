@@ -58,6 +58,12 @@ class Qsgd : public QuantizedCodec {
     traits_.merges = {Merge::kGather};
     traits_.unbiased = true;
     traits_.fixed_size = true;
+    traits_.knob = {.key = "levels",
+                    .value = static_cast<double>(config.levels),
+                    .low = 1,
+                    .high = 127,
+                    .whole = true,
+                    .steps = {1, 3, 7, 15, 31, 63, 127}};  // one bit more each
   }
 };
 

@@ -17,6 +17,7 @@
 
 #include "compressors/keep_count.h"
 #include "core/api/compressor.h"
+#include "core/kernels/reduce.h"
 #include "core/kernels/subset.h"
 
 namespace tw {
@@ -41,7 +42,8 @@ class RandK : public Compressor {
         traits_{.merges = {Merge::kSum, Merge::kGather},
                 .unbiased = config.mode == "unbiased",
                 .exact_sum = true,
-                .fixed_size = true} {}
+                .fixed_size = true,
+                .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}
   static StatusOr<std::unique_ptr<Compressor>> Create(const RandKConfig& config) {
     return std::make_unique<RandK>(config);
   }
@@ -77,6 +79,18 @@ class RandK : public Compressor {
                       std::to_string(expected));
     }
     kernels::AddMarked(out, Indices(d, context), scale * Factor(d), body.data());
+    return OkStatus();
+  }
+
+  // Their expectation: that of one draw says little about the next.
+  Status OptionErrors(std::span<const Compressor* const> options, std::span<const float> message,
+                      const CodecContext& context, std::span<double> squared) const override {
+    const double norm = kernels::SumOfSquares(message);
+    for (size_t i = 0; i < options.size(); ++i) {
+      const double lost = traits_.unbiased ? options[i]->Omega(*context.spec)
+                                           : 1.0 - options[i]->Delta(*context.spec);
+      squared[i] = lost * norm;
+    }
     return OkStatus();
   }
 

@@ -9,12 +9,15 @@
 // first, padded with zero bits to a byte | k fp32 values in index order. Its size depends on d
 // only. No state. Left out: chunked selection and tree merges of several ranks' selections.
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 
 #include "compressors/keep_count.h"
 #include "core/api/compressor.h"
 #include "core/kernels/index_pack.h"
+#include "core/kernels/reduce.h"
 #include "core/kernels/topk.h"
 
 namespace tw {
@@ -33,15 +36,16 @@ struct TopKConfig {
 
 class TopK : public Compressor {
  public:
-  explicit TopK(const TopKConfig& config) : config_(config) {}
+  explicit TopK(const TopKConfig& config)
+      : config_(config),
+        traits_{.merges = {Merge::kGather},
+                .fixed_size = true,
+                .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}
   static StatusOr<std::unique_ptr<Compressor>> Create(const TopKConfig& config) {
     return std::make_unique<TopK>(config);
   }
 
-  const CompressorTraits& traits() const override {
-    static const CompressorTraits traits = {.merges = {Merge::kGather}, .fixed_size = true};
-    return traits;
-  }
+  const CompressorTraits& traits() const override { return traits_; }
   double Delta(const TensorSpec& spec) const override {
     const int64_t d = spec.numel();
     return d ? static_cast<double>(KeepCount(config_.ratio, d)) / static_cast<double>(d) : 1;
@@ -103,6 +107,38 @@ class TopK : public Compressor {
     return OkStatus();
   }
 
+  // One selection, the largest, tells the others: its elements by magnitude.
+  Status OptionErrors(std::span<const Compressor* const> options, std::span<const float> message,
+                      const CodecContext& context, std::span<double> squared) const override {
+    const int64_t d = static_cast<int64_t>(message.size());
+    std::vector<int64_t> kept;
+    for (const Compressor* option : options) {
+      kept.push_back(KeepCount(option->traits().knob.value, d));
+    }
+    std::fill(squared.begin(), squared.end(), 0.0);
+    if (d == 0 || options.empty()) return OkStatus();
+    const size_t most = static_cast<size_t>(*std::max_element(kept.begin(), kept.end()));
+    const auto rest = context.scratch->Get<float>(kScratchMessage, message.size());
+    std::copy(message.begin(), message.end(), rest.begin());
+    const auto taken =
+        kernels::TakeTopK({rest, nullptr, 1.0f}, most,
+                          context.scratch->Get<kernels::IndexedValue>(
+                              kScratchCodec0, kernels::TopKScratch(rest.size(), most)));
+    std::vector<double> squares;
+    for (const auto e : taken) {
+      const double x = std::bit_cast<float>(kernels::ValueBitsOf(e));
+      squares.push_back(x * x);
+    }
+    std::sort(squares.begin(), squares.end());
+    // left[j]: what remains when all but the j smallest of them are sent.
+    std::vector<double> left = {kernels::SumOfSquares(rest)};
+    for (const double x : squares) left.push_back(left.back() + x);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      squared[i] = left[most - static_cast<size_t>(kept[i])];
+    }
+    return OkStatus();
+  }
+
  private:
   static constexpr size_t kIndicesAt = sizeof(uint32_t);
 
@@ -114,6 +150,7 @@ class TopK : public Compressor {
   }
 
   TopKConfig config_;
+  CompressorTraits traits_;
 };
 
 TW_REGISTER(Compressor, topk, /*wire_id=*/4, TopKConfig, TopK::Create,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/api/convert.h"
+#include "core/kernels/reduce.h"
 
 namespace tw {
 
@@ -55,6 +56,28 @@ StatusOr<int64_t> Compressor::EncodeAny(int round, ByteSpan reduced, Message& me
                       EncodeRound(round, reduced, {copy, nullptr, 1.0f}, context, body));
   if (round + 1 == traits().rounds) ReplaceByResidual(message.buffer, copy);
   return size;
+}
+
+Status Compressor::OptionErrors(std::span<const Compressor* const> options,
+                                std::span<const float> message, const CodecContext& context,
+                                std::span<double> squared) const {
+  TW_CHECK_EQ(options.size(), squared.size());
+  const auto copy = context.scratch->Get<float>(kScratchMessage, message.size());
+  for (size_t i = 0; i < options.size(); ++i) {
+    const Compressor& codec = *options[i];
+    std::copy(message.begin(), message.end(), copy.begin());
+    ByteSpan reduced;  // of a world of one
+    for (int round = 0; round < codec.traits().rounds; ++round) {
+      const auto body = context.scratch->Get<uint8_t>(
+          kScratchSend0 + round % 2,
+          static_cast<size_t>(codec.MaxEncodedBytes(*context.spec, round)));
+      TW_ASSIGN_OR_RETURN(const int64_t size,
+                          codec.EncodeRound(round, reduced, {copy, nullptr, 1.0f}, context, body));
+      reduced = body.first(static_cast<size_t>(size));
+    }
+    squared[i] = kernels::SumOfSquares(copy);
+  }
+  return OkStatus();
 }
 
 Status Compressor::DecodeAddAny(ByteSpan body, float scale, const CodecContext& context,

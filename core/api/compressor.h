@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "core/api/knob.h"
 #include "core/base/registry.h"
 #include "core/base/rng.h"
 #include "core/base/state_bag.h"
@@ -50,6 +51,7 @@ struct CompressorTraits {
   bool lossless = false;     // decode(encode(x)) == x bit for bit
   int rounds = 1;
   DType sum_dtype = DType::kF32;  // element type of a summable body
+  Knob knob = {};                 // the key that trades bytes for error
 };
 
 // A message with a pending addition: message = buffer + scale * addend. See
@@ -115,8 +117,20 @@ class Compressor {
   virtual Status DecodeAdd(ByteSpan body, float scale, const CodecContext& context,
                            std::span<float> out) const = 0;
 
-  // The same for any dtype of message and output. The defaults go through an fp32 copy in scratch;
-  // `none` overrides them to send its input's own bytes (traits().lossless).
+  // squared[i] = ||message - decode(encode(message))||^2 for options[i]: codecs of this name that
+  // differ in their knob only. The default encodes a copy with each and takes the norm of what is
+  // left; one that knows all of them from one pass overrides it. context.state and context.scratch
+  // are the caller's own, not those of the run. `message` is finite.
+  virtual Status OptionErrors(std::span<const Compressor* const> options,
+                              std::span<const float> message, const CodecContext& context,
+                              std::span<double> squared) const;
+  // This codec takes a parameter over between two steps, from one of the same name with another
+  // knob or from any other: state slots whose shape depends on the knob are brought into its own,
+  // on all ranks alike. context.step is the first step it will encode.
+  virtual void TakeOver(const CodecContext& context) const {}
+
+  // EncodeRound and DecodeAdd for any dtype of message and output. The defaults go through an fp32
+  // copy in scratch; `none` overrides them to send its input's own bytes (traits().lossless).
   virtual StatusOr<int64_t> EncodeAny(int round, ByteSpan reduced, Message& message,
                                       const CodecContext& context, MutableByteSpan body) const;
   virtual Status DecodeAddAny(ByteSpan body, float scale, const CodecContext& context,

@@ -4,6 +4,7 @@
 #include "core/base/bytes.h"
 #include "core/kernels/lowrank.h"
 #include "tests/compressors/codec_properties.h"
+#include "tests/core/kernels/sample_data.h"
 
 namespace tw {
 namespace {
@@ -294,6 +295,52 @@ TEST(PowerSgd, RefusesFactorsThatCannotBe) {
   std::vector<uint8_t> room(static_cast<size_t>(h.codec->MaxEncodedBytes(h.spec, 1)));
   EXPECT_EQ(h.codec->EncodeRound(1, ByteSpan(body).first(8), {m}, h.context, room).status().code(),
             absl::StatusCode::kDataLoss);
+}
+
+TEST(PowerSgd, AnotherRankKeepsTheColumnsThatBothHave) {
+  CodecUnderTest rank2("powersgd", {12, 10}, {{"rank", int64_t{2}}});
+  std::vector<float> message = RandomFloats(120, 3);
+  const auto body = rank2.Encode(message);
+  rank2.context.mean = true;
+  (void)rank2.Decode(body);
+  const auto q_of = [&] {
+    const auto q = rank2.bag.Find("codec/w/q")->view.f32();
+    return std::vector<float>(q.begin(), q.end());
+  };
+  const std::vector<float> before = q_of();
+  ASSERT_EQ(before.size(), 20u);
+
+  CodecUnderTest rank4("powersgd", {12, 10}, {{"rank", int64_t{4}}});
+  rank4.codec->TakeOver(rank2.context);
+  const std::vector<float> more = q_of();
+  ASSERT_EQ(more.size(), 40u);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), more.begin()));
+  EXPECT_EQ(rank2.bag.Find("codec/w/p"), nullptr);
+  double length = 0;
+  for (size_t i = 20; i < 30; ++i) length += more[i] * more[i];
+  EXPECT_NEAR(length, 1, 1e-5);
+
+  rank2.codec->TakeOver(rank2.context);  // and back
+  EXPECT_EQ(q_of(), before);
+  CodecUnderTest other("powersgd", {12, 10});  // nothing to take over: the first step makes it
+  other.codec->TakeOver(other.context);
+  EXPECT_EQ(other.bag.Find("codec/w/q"), nullptr);
+}
+
+TEST(PowerSgd, OptionErrorsAreTheTailOfTheSingularValues) {
+  // An outer product of orthogonal vectors a side: singular values 8, 4, 2, 1.
+  std::vector<float> message(64 * 32, 0.0f);
+  for (int j = 0; j < 4; ++j) message[static_cast<size_t>(j * 5 * 32 + j * 3)] = 8.0f / (1 << j);
+  CodecUnderTest h("powersgd", {64, 32}, {{"rank", int64_t{2}}});
+  CodecUnderTest one("powersgd", {64, 32}, {{"rank", int64_t{1}}});
+  CodecUnderTest three("powersgd", {64, 32}, {{"rank", int64_t{3}}});
+  const std::vector<const Compressor*> options = {one.codec.get(), h.codec.get(),
+                                                  three.codec.get()};
+  std::vector<double> squared(3);
+  ASSERT_TRUE(h.codec->OptionErrors(options, message, h.context, squared).ok());
+  EXPECT_NEAR(squared[0], 16 + 4 + 1, 1e-3);
+  EXPECT_NEAR(squared[1], 4 + 1, 1e-3);
+  EXPECT_NEAR(squared[2], 1, 1e-3);
 }
 
 }  // namespace
