@@ -6,6 +6,7 @@
 #include "core/base/hash.h"
 #include "core/engine/catch_torch.h"
 #include "core/nn/model/model.h"
+#include "launch/menus.h"
 
 namespace tw {
 namespace {
@@ -97,6 +98,19 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   TW_RETURN_IF_ERROR(add_rule(config.section("compressor")));
   TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(SpecsOf(a->parameters), plan));
   a->plan = std::make_unique<Plan>(std::move(built));
+  TW_ASSIGN_OR_RETURN(a->planner,
+                      Registry<Planner>::Get().Make(config.section("planner"), s.planner));
+  std::vector<std::string> menu_notes;
+  if (a->planner->schedule().every == 0) {
+    a->planner = nullptr;
+  } else {
+    TW_ASSIGN_OR_RETURN(MadeMenus made,
+                        MakeMenus(config, s.planner, a->planner->wishes(), *a->plan, plan));
+    a->choices = std::move(made.choices);
+    a->menu = std::move(made.codecs);
+    menu_notes = std::move(made.notes);
+    if (a->choices.menus.empty()) a->planner = nullptr;
+  }
 
   TW_ASSIGN_OR_RETURN(
       a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
@@ -106,6 +120,7 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                       Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
   a->warnings = loaded.idle;
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
+  a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());
   for (const ParameterPlan& p : a->plan->parameters()) {
     for (const std::string& w : p.route.policy->Warnings(p.spec, *p.route.codec)) {
       if (std::find(a->warnings.begin(), a->warnings.end(), w) == a->warnings.end()) {

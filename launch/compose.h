@@ -9,6 +9,7 @@
 #include "core/api/strategy.h"
 #include "core/api/task.h"
 #include "core/engine/plan.h"
+#include "core/engine/plan_updater.h"
 #include "core/engine/trainer.h"
 #include "launch/settings.h"
 #include "launch/world.h"
@@ -40,6 +41,9 @@ struct Assembly {
   std::unique_ptr<FeedbackPolicy> feedback, no_feedback;
   std::vector<OwnedRoute> routes;  // dense first, then one a rule
   std::unique_ptr<Plan> plan;
+  std::unique_ptr<Planner> planner;               // null: the plan stays
+  std::vector<std::unique_ptr<Compressor>> menu;  // what the choices point to
+  PlanChoices choices;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<Schedule> schedule;
   std::unique_ptr<Strategy> strategy;

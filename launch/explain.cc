@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <iomanip>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <sstream>
@@ -27,15 +28,19 @@ std::string Mega(double bytes) {
   return text.str();
 }
 
-// What one rank hands to the transport for one parameter in a step, by merge: a sum and a re-encode
-// move (n-1)/n of the body twice, a gather sends the framed body to n-1 peers.
-double WireBytes(const ParameterPlan& p, int n) {
-  const double body = static_cast<double>(p.payload_bytes);
-  switch (p.route.exchange->merge()) {
-    case Merge::kGather:
-      return (body + static_cast<double>(p.route.exchange->header_bytes())) * (n - 1);
-    default:
-      return 2.0 * body * (n - 1) / n;
+// The menus, each printed once with the number of parameters that have it.
+void PrintPlanner(const std::string& name, const Assembly& a, std::ostream& out) {
+  if (!a.planner) return;
+  const PlanSchedule schedule = a.planner->schedule();
+  std::map<std::string, int> menus;
+  for (const PlanMenu& menu : a.choices.menus) {
+    std::string text;
+    for (const PlanOption& o : menu.options) text += (text.empty() ? "" : ", ") + o.label;
+    ++menus[text];
+  }
+  out << "\n# planner " << name << ", every " << schedule.every << " steps\n";
+  for (const auto& [options, count] : menus) {
+    out << "  " << count << " parameters: " << options << "\n";
   }
 }
 
@@ -78,7 +83,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     optimizer_bytes += a->optimizer->StateBytes(p.spec);
     feedback_bytes += p.route.policy->traits().state_floats * n * 4;
     payload += p.payload_bytes;
-    wire += ranks > 1 ? WireBytes(p, ranks) : 0;
+    wire += WireBytes(*p.route.exchange, p.payload_bytes, ranks);
   }
   const int64_t activations = MeasureActivationBytes(*a->task, value_bytes);
   const int64_t peak = 2 * value_bytes + optimizer_bytes + feedback_bytes + activations;
@@ -95,6 +100,15 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
                            {"feedback", p.route.feedback},
                            {"merge", MergeName(p.route.exchange->merge())},
                            {"bytes", p.payload_bytes}});
+    }
+    if (a->planner) {
+      j["planner"] = {{"name", loaded.settings.planner},
+                      {"menus", nlohmann::ordered_json::array()}};
+      for (const PlanMenu& menu : a->choices.menus) {
+        nlohmann::ordered_json options = nlohmann::ordered_json::array();
+        for (const PlanOption& option : menu.options) options.push_back(option.label);
+        j["planner"]["menus"].push_back({{"param", menu.spec.name}, {"options", options}});
+      }
     }
     j["wire_bytes_per_step"] = wire;
     j["payload_bytes_per_step"] = payload;
@@ -117,6 +131,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
         << std::right << std::setw(10) << p.payload_bytes << " B"
         << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
   }
+  PrintPlanner(loaded.settings.planner, *a, out);
   out << "\n# a step\n  parameters " << params << "\n  dense      "
       << Mega(4.0 * static_cast<double>(params)) << "\n  payload    "
       << Mega(static_cast<double>(payload)) << "  (ratio " << std::fixed << std::setprecision(1)

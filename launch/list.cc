@@ -8,6 +8,7 @@
 #include "core/api/feedback.h"
 #include "core/api/metrics.h"
 #include "core/api/optimizer.h"
+#include "core/api/planner.h"
 #include "core/api/schedule.h"
 #include "core/api/strategy.h"
 #include "core/api/task.h"
@@ -77,6 +78,7 @@ Status RunList(const std::string& kind, bool json, std::ostream& out) {
   Append<Compressor>("compressor", &rows);
   Append<FeedbackPolicy>("feedback", &rows);
   Append<Exchange>("exchange", &rows);
+  Append<Planner>("planner", &rows);
   Append<Strategy>("strategy", &rows);
   Append<Optimizer>("optimizer", &rows);
   Append<Schedule>("schedule", &rows);

@@ -44,7 +44,7 @@ constexpr char kExplainExamples[] = R"(examples:
   tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8)";
 
 constexpr char kListExamples[] =
-    R"(kinds: task, model, compressor, feedback, exchange, strategy, optimizer, schedule, sink, section
+    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, schedule, sink, section
 examples:
   tightwire list compressor
   tightwire list --json)";

@@ -98,6 +98,10 @@ Status WriteSummary(const std::string& dir, const RunFacts& f) {
                          {"compressor", p.route.compressor},
                          {"feedback", p.route.feedback},
                          {"bytes", p.payload_bytes}});
+    if (!p.option.empty()) j["plan"].back()["option"] = p.option;
+  }
+  if (f.planner) {
+    j["planner"] = {{"rounds", f.planner->num_rounds()}, {"last", f.planner->last_line()}};
   }
   j["warnings"] = f.warnings;
   j["status"] = f.status;

@@ -30,6 +30,7 @@ struct RunFacts {
   uint64_t params_hash = 0;
   uint64_t config_hash = 0;
   const Plan* plan = nullptr;
+  const PlanUpdater* planner = nullptr;  // null: none
   std::vector<std::string> warnings;
   std::string status = "finished";
 };

@@ -6,6 +6,7 @@
 #include "core/api/feedback.h"
 #include "core/api/metrics.h"
 #include "core/api/optimizer.h"
+#include "core/api/planner.h"
 #include "core/api/schedule.h"
 #include "core/api/strategy.h"
 #include "core/api/task.h"
@@ -157,10 +158,6 @@ FieldList<MemoryConfig> MemoryConfig::Fields() {
       .Int("mlp_chunks", &MemoryConfig::mlp_chunks, {1, 1}, "pieces the MLP runs in")
       .Int("head_chunks", &MemoryConfig::head_chunks, {1, 1}, "pieces the head and loss run in");
 }
-FieldList<PlannerConfig> PlannerConfig::Fields() {
-  return FieldList<PlannerConfig>().Text("name", &PlannerConfig::name, {"none"},
-                                         "what re-chooses compressors while training");
-}
 FieldList<CheckpointConfig> CheckpointConfig::Fields() {
   return FieldList<CheckpointConfig>()
       .Int("every", &CheckpointConfig::every, {0, kMaxInt},
@@ -193,7 +190,6 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_RETURN_IF_ERROR(plain("train", &s.train));
   TW_RETURN_IF_ERROR(plain("comm", &s.comm));
   TW_RETURN_IF_ERROR(plain("memory", &s.memory));
-  TW_RETURN_IF_ERROR(plain("planner", &s.planner));
   TW_RETURN_IF_ERROR(plain("checkpoint", &s.checkpoint));
   TW_RETURN_IF_ERROR(plain("metrics", &s.metrics));
 
@@ -239,6 +235,9 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   s.feedback = config.section("feedback").GetString("name", s.feedback);
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<FeedbackPolicy>*>(nullptr), "feedback", s.feedback, name_only));
+  s.planner = config.section("planner").GetString("name", s.planner);
+  TW_RETURN_IF_ERROR(
+      variant(static_cast<Registry<Planner>*>(nullptr), "planner", s.planner, name_only));
   s.strategy = config.section("strategy").GetString("name", s.strategy);
   // Part of the interface for strategies that take local steps; with others it is idle.
   std::vector<FieldInfo> strategy_keys = name_only;
@@ -303,7 +302,8 @@ StatusOr<std::string> EffectiveToml(const Config& config, const Settings& s) {
   }
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<FeedbackPolicy>*>(nullptr), "feedback",
                              s.feedback, named(s.feedback)));
-  AppendSection("[planner]", DumpFields(s.planner), &out);
+  TW_RETURN_IF_ERROR(
+      variant(static_cast<Registry<Planner>*>(nullptr), "planner", s.planner, named(s.planner)));
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy,
                              named(s.strategy)));
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
@@ -351,7 +351,6 @@ std::vector<std::pair<std::string, std::vector<FieldInfo>>> CommonFields() {
           {"train", TrainConfig::Fields().infos()},
           {"comm", CommConfig::Fields().infos()},
           {"compressor", CompressorSectionConfig::Fields().infos()},
-          {"planner", PlannerConfig::Fields().infos()},
           {"optimizer", OptimizerSectionConfig::Fields().infos()},
           {"memory", MemoryConfig::Fields().infos()},
           {"checkpoint", CheckpointConfig::Fields().infos()},

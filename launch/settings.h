@@ -71,10 +71,6 @@ struct MemoryConfig {
   int64_t head_chunks = 1;
   static FieldList<MemoryConfig> Fields();
 };
-struct PlannerConfig {
-  std::string name = "none";
-  static FieldList<PlannerConfig> Fields();
-};
 struct CheckpointConfig {
   int64_t every = 0;
   int64_t keep = 3;
@@ -97,10 +93,10 @@ struct Settings {
   CompressorSectionConfig compressor;
   OptimizerSectionConfig optimizer;
   MemoryConfig memory;
-  PlannerConfig planner;
   CheckpointConfig checkpoint;
   MetricsConfig metrics;
   std::string feedback = "none";
+  std::string planner = "none";
   std::string strategy = "sync";
   std::string schedule = "constant";
   std::string model_name;

@@ -184,6 +184,15 @@ Status TrainRun::Go() {
   saved.simd = kernels::SimdTarget();
   saved.seed = static_cast<uint64_t>(s.train.seed);
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
+  std::unique_ptr<PlanUpdater> updater;  // after the resume, which brings its state
+  if (a.planner) {
+    auto made = PlanUpdater::Create({a.planner.get(), s.planner, &a.choices, a.plan.get(), &state,
+                                     &world->comm(), &world->lane(), saved.seed},
+                                    first_step);
+    TW_RETURN_IF_ERROR(world->AgreeOn(made.status()));
+    updater = std::move(made).value();
+    reducer.set_observer(updater.get());
+  }
 
   TrainerParts parts;
   parts.task = a.task.get();
@@ -191,6 +200,7 @@ Status TrainRun::Go() {
   parts.optimizer = a.optimizer.get();
   parts.schedule = a.schedule.get();
   parts.strategy = a.strategy.get();
+  parts.plan_updater = updater.get();
   parts.state = &state;
   parts.comm = &world->comm();
   parts.lane = &world->lane();
@@ -251,6 +261,7 @@ Status TrainRun::Go() {
   facts.params_hash = ParametersHash(reducer.views());
   facts.config_hash = loaded->hash;
   facts.plan = a.plan.get();
+  facts.planner = updater.get();
   facts.warnings = a.warnings;
   TW_RETURN_IF_ERROR(world->lane().Run(
       [&] { return world->comm().Agree(facts.params_hash, "params_hash at the end"); }));

@@ -105,6 +105,7 @@ void BucketPipeline::Compose(Item& item, uint64_t step, Workspace* scratch) {
   item.feedback = {&item.plan->spec, item.route->codec, &feedback_state_[i], step};
   item.message = item.through_policy ? item.plan->route.policy->Compose(item.grad, item.feedback)
                                      : Message{item.grad, {}, 1.0f};
+  if (observer_ && item.through_policy) observer_->OnMessage(item.parameter, item.message);
 }
 
 // Dense gradients that lie one behind the other are their own bodies, and take the mean in place.
@@ -269,6 +270,7 @@ Async BucketPipeline::RunGroup(Flight& flight, Group& group, OpTag tag) {
     Item& item = flight.items[static_cast<size_t>(i)];
     if (item.through_policy) item.plan->route.policy->Resolve(item.mean, item.feedback);
     if (item.mean.data != item.grad.data) ConvertFromFp32(item.mean.f32(), item.grad);
+    if (observer_) observer_->OnEstimate(item.parameter, item.grad);
   }
   co_return OkStatus();
 }

@@ -20,6 +20,16 @@ struct PipelineTimes {
   int64_t payload_bytes = 0;
 };
 
+// Sees what passes, on the lane thread. Slots it takes are journaled like any other of the step.
+class GradientObserver {
+ public:
+  virtual ~GradientObserver() = default;
+  // What a parameter's codec is about to encode; the addition may be pending. Not for dense ones.
+  virtual void OnMessage(int parameter, const Message& message) = 0;
+  // What the optimizer is about to see, the same on every rank.
+  virtual void OnEstimate(int parameter, TensorView gradient) = 0;
+};
+
 struct PipelineOptions {
   uint64_t seed = 1;
   StateBag* state = nullptr;
@@ -38,6 +48,8 @@ class BucketPipeline {
               std::span<const TensorView> grads);
   // Since the last call.
   PipelineTimes TakeTimes();
+  // Null for none, the default. While nothing is under way.
+  void set_observer(GradientObserver* observer) { observer_ = observer; }
 
  private:
   struct Item;    // one parameter on its way
@@ -62,6 +74,7 @@ class BucketPipeline {
   std::vector<StateScope> codec_state_, feedback_state_, engine_state_;
   std::vector<std::unique_ptr<Flight>> idle_;  // their memory is kept
   PipelineTimes times_;
+  GradientObserver* observer_ = nullptr;
 };
 
 }  // namespace tw

@@ -53,6 +53,9 @@ class GradientReducer {
   // caller, e.g. the loss) are added over ranks on the way.
   StatusOr<ReduceOutcome> Finish(std::span<double> sums);
 
+  // Null for none, the default. Between two steps.
+  void set_observer(GradientObserver* observer) { pipeline_.set_observer(observer); }
+
   // In registration order; gradients hold the estimate after Finish.
   std::span<const ParameterView> views() const { return views_; }
   int num_buckets() const { return static_cast<int>(buckets_.size()); }

@@ -7,24 +7,6 @@
 namespace tw {
 namespace {
 
-int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec) {
-  int64_t total = 0;
-  for (int round = 0; round < codec.traits().rounds; ++round) {
-    total += codec.MaxEncodedBytes(spec, round);
-  }
-  return total;
-}
-
-const Exchange* ChooseExchange(const Route& route, const std::vector<const Exchange*>& exchanges) {
-  for (Merge merge : route.codec->traits().merges) {
-    if (!Accepts(*route.policy, *route.codec, merge)) continue;
-    for (const Exchange* exchange : exchanges) {
-      if (exchange->merge() == merge) return exchange;
-    }
-  }
-  return nullptr;
-}
-
 Status NoExchange(const Route& route, const std::vector<const Exchange*>& exchanges) {
   std::string merges;
   for (Merge m : route.codec->traits().merges)
@@ -59,6 +41,32 @@ Status NoExchange(const Route& route, const std::vector<const Exchange*>& exchan
 }
 
 }  // namespace
+
+int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec) {
+  int64_t total = 0;
+  for (int round = 0; round < codec.traits().rounds; ++round) {
+    total += codec.MaxEncodedBytes(spec, round);
+  }
+  return total;
+}
+
+const Exchange* ChooseExchange(const Route& route, const std::vector<const Exchange*>& exchanges) {
+  for (Merge merge : route.codec->traits().merges) {
+    if (!Accepts(*route.policy, *route.codec, merge)) continue;
+    for (const Exchange* exchange : exchanges) {
+      if (exchange->merge() == merge) return exchange;
+    }
+  }
+  return nullptr;
+}
+
+double WireBytes(const Exchange& exchange, int64_t payload_bytes, int ranks) {
+  const double body = static_cast<double>(payload_bytes), n = ranks;
+  if (exchange.merge() == Merge::kGather) {
+    return (body + static_cast<double>(exchange.header_bytes())) * (n - 1);
+  }
+  return 2.0 * body * (n - 1) / n;
+}
 
 bool GlobMatch(const std::string& pattern, const std::string& text) {
   size_t p = 0, t = 0, star = std::string::npos, mark = 0;
@@ -101,6 +109,7 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
     ParameterPlan p;
     p.spec = spec;
     p.route = rule.route;
+    p.rule = static_cast<int>(r);
     p.start_step = rule.start_step;
     p.route.exchange = ChooseExchange(p.route, options.exchanges);
     if (!p.route.exchange) return NoExchange(p.route, options.exchanges);
@@ -147,6 +156,16 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
     plan.notes_.push_back("compression inactive: every parameter travels dense");
   }
   return plan;
+}
+
+void Plan::Choose(size_t parameter, const Route& route, bool compressed,
+                  const std::string& option) {
+  ParameterPlan& p = parameters_[parameter];
+  TW_CHECK(route.exchange != nullptr);
+  p.route = route;
+  p.compressed = compressed;
+  p.option = option;
+  p.payload_bytes = PayloadBytes(*route.codec, p.spec);
 }
 
 uint64_t Plan::fingerprint() const {

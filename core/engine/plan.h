@@ -36,6 +36,8 @@ struct ParameterPlan {
   std::string why_dense;    // "numel 256 < min_numel 1024", ...
   int64_t start_step = 0;
   int64_t payload_bytes = 0;  // a step, all rounds; an upper bound for codecs without a fixed size
+  int rule = 0;               // of PlanOptions that decided
+  std::string option;         // "rank 6" where a planner has chosen, empty otherwise
 };
 
 struct PlanOptions {
@@ -59,6 +61,10 @@ class Plan {
   // The same on all ranks, or they must not start.
   uint64_t fingerprint() const;
 
+  // How a parameter travels from the next step on. Between two steps, with the lane idle; on all
+  // ranks alike. An exchange must be in the route.
+  void Choose(size_t parameter, const Route& route, bool compressed, const std::string& option);
+
  private:
   std::vector<ParameterPlan> parameters_;
   Route dense_;
@@ -67,6 +73,13 @@ class Plan {
 
 // '*' any run of characters, '?' any one.
 bool GlobMatch(const std::string& pattern, const std::string& text);
+// All rounds; an upper bound for codecs without a fixed size.
+int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec);
+// What one rank hands to the transport for a payload: a sum and a re-encode move (n-1)/n of the
+// body twice, a gather sends the framed body to n-1 peers. 0 for one rank.
+double WireBytes(const Exchange& exchange, int64_t payload_bytes, int ranks);
+// The exchange for the first merge of the codec that its policy accepts; null when there is none.
+const Exchange* ChooseExchange(const Route& route, const std::vector<const Exchange*>& exchanges);
 // Whether the policy's needs hold for means formed this way.
 bool Accepts(const FeedbackPolicy& policy, const Compressor& codec, Merge merge);
 

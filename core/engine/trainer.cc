@@ -112,6 +112,7 @@ Status Trainer::Step(int64_t step) {
     skipped_in_a_row_ = 0;
   }
   TW_RETURN_IF_ERROR(Report());
+  if (parts_.plan_updater) TW_RETURN_IF_ERROR(parts_.plan_updater->EndStep(record_));
   if (options_.check_replicas_every > 0 && (step + 1) % options_.check_replicas_every == 0 &&
       parts_.comm->size() > 1) {
     const uint64_t hash = ParametersHash(parts_.reducer->views());

@@ -15,6 +15,7 @@
 #include "core/api/strategy.h"
 #include "core/api/task.h"
 #include "core/engine/gradient_reducer.h"
+#include "core/engine/plan_updater.h"
 
 namespace tw {
 
@@ -36,6 +37,7 @@ struct TrainerParts {
   const Optimizer* optimizer = nullptr;
   const Schedule* schedule = nullptr;
   const Strategy* strategy = nullptr;
+  PlanUpdater* plan_updater = nullptr;  // may be null: the plan stays
   StateBag* state = nullptr;
   Communicator* comm = nullptr;
   Lane* lane = nullptr;
