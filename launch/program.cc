@@ -11,6 +11,7 @@
 #include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
 #include "launch/bench_exchange.h"
+#include "launch/bench_planner.h"
 #include "launch/bench_step.h"
 #include "launch/commands.h"
 #include "launch/inspect.h"
@@ -32,6 +33,7 @@ constexpr char kEvalExamples[] = R"(examples:
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
   exchange   one bucket between ranks, against what the link allows; under mpirun
+  planner    bytes of L-GreCo's plan against uniform compression at no more error, and its cost
   step       a step through the gradient reducer against the same step without it, one rank
 examples:
   tightwire bench encode
@@ -58,6 +60,7 @@ tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arg
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
   const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
                                               {"exchange", tw::RunBenchExchange},
+                                              {"planner", tw::RunBenchPlanner},
                                               {"step", tw::RunBenchStep}};
   const auto it = kinds.find(kind);
   if (it != kinds.end()) return it->second(arguments, json, std::cout);

@@ -101,7 +101,19 @@ Status WriteSummary(const std::string& dir, const RunFacts& f) {
     if (!p.option.empty()) j["plan"].back()["option"] = p.option;
   }
   if (f.planner) {
-    j["planner"] = {{"rounds", f.planner->num_rounds()}, {"last", f.planner->last_line()}};
+    const PlanRound& last = f.planner->last_round();
+    j["planner"] = {{"rounds", f.planner->num_rounds()},
+                    {"last_round",
+                     {{"step", last.step},
+                      {"bytes_before", last.bytes_before},
+                      {"bytes_after", last.bytes_after},
+                      {"bytes_configured", last.bytes_configured},
+                      {"error_before", last.error_before},
+                      {"error_after", last.error_after},
+                      {"error_configured", last.error_configured},
+                      {"measure_ms", last.measure_ms},
+                      {"decide_ms", last.decide_ms},
+                      {"why", last.why}}}};
   }
   j["warnings"] = f.warnings;
   j["status"] = f.status;

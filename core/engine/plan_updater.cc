@@ -197,6 +197,7 @@ CodecContext PlanUpdater::ScratchContext(size_t menu, const StateScope& state) {
 
 // Menus whose first element lies in this slice of all elements.
 Status PlanUpdater::MeasureSlice(int64_t slice) {
+  ScopedTimer timer(&measure_ms_);
   int64_t total = 0, at = 0;
   for (const PlanMenu& menu : menus_) total += menu.spec.numel();
   for (size_t m = 0; m < menus_.size(); ++m) {
@@ -324,7 +325,12 @@ Status PlanUpdater::Conclude() {
   const std::vector<int> chosen(chosen_.begin(), chosen_.end());
   TW_ASSIGN_OR_RETURN(PlanEvidence evidence, Gather());
   evidence.chosen = chosen;
-  TW_ASSIGN_OR_RETURN(const PlanDecision decision, parts_.planner->Decide(evidence));
+  PlanDecision decision;
+  double decide_ms = 0;
+  {
+    ScopedTimer timer(&decide_ms);
+    TW_ASSIGN_OR_RETURN(decision, parts_.planner->Decide(evidence));
+  }
   TW_CHECK_EQ(decision.choice.size(), menus_.size());
   for (size_t m = 0; m < menus_.size(); ++m) {
     TW_CHECK(decision.choice[m] >= 0 &&
@@ -332,33 +338,49 @@ Status PlanUpdater::Conclude() {
     next_[m] = decision.choice[m];
   }
   next_[menus_.size()] = 1;
-  line_ = Describe(evidence, decision);
+  round_ = Compare(evidence, decision);
+  round_.decide_ms = decide_ms;
+  round_.measure_ms = std::exchange(measure_ms_, 0);
   Hasher hasher;
   hasher.Add(ByteSpan(reinterpret_cast<const uint8_t*>(next_.data()), next_.size_bytes()));
   return parts_.comm->Agree(hasher.digest(),
                             "plan of the planner after step " + std::to_string(done_));
 }
 
-std::string PlanUpdater::Describe(const PlanEvidence& evidence,
-                                  const PlanDecision& decision) const {
+PlanRound PlanUpdater::Compare(const PlanEvidence& evidence, const PlanDecision& decision) const {
+  PlanRound round;
+  round.step = done_ - (slices_ - 1);
   std::vector<int> configured;
-  size_t changed = 0;
   for (size_t m = 0; m < menus_.size(); ++m) {
+    const std::vector<PlanOption>& options = menus_[m].options;
+    const int choice = decision.choice[m];
     configured.push_back(menus_[m].configured);
-    changed += decision.choice[m] != evidence.chosen[m];
+    round.changed += choice != evidence.chosen[m];
+    const auto smaller = [](const PlanOption& a, const PlanOption& b) { return a.bytes < b.bytes; };
+    round.at_floor += options[static_cast<size_t>(choice)].bytes ==
+                      std::min_element(options.begin(), options.end(), smaller)->bytes;
   }
+  round.bytes_before = BytesOf(menus_, evidence.chosen);
+  round.bytes_after = BytesOf(menus_, decision.choice);
+  round.bytes_configured = BytesOf(menus_, configured);
+  round.error_before = ErrorOf(evidence, evidence.chosen);
+  round.error_after = ErrorOf(evidence, decision.choice);
+  round.error_configured = ErrorOf(evidence, configured);
+  round.why = decision.why;
+  return round;
+}
+
+std::string PlanUpdater::Line() const {
+  const PlanRound& r = last_round_;
   std::string line =
-      absl::StrFormat("planner %s, round of step %d: bytes %.4g -> %.4g a step (configured %.4g)",
-                      parts_.name, done_ - (slices_ - 1), BytesOf(menus_, evidence.chosen),
-                      BytesOf(menus_, decision.choice), BytesOf(menus_, configured));
-  if (!evidence.errors.empty()) {
-    line += absl::StrFormat(", error %.5g -> %.5g (configured %.5g)",
-                            ErrorOf(evidence, evidence.chosen), ErrorOf(evidence, decision.choice),
-                            ErrorOf(evidence, configured));
+      absl::StrFormat("planner %s after step %d: %.0f -> %.0f B a step (configured %.0f)",
+                      parts_.name, r.step, r.bytes_before, r.bytes_after, r.bytes_configured);
+  if (schedule_.errors) {
+    line += absl::StrFormat(", error %.5g -> %.5g (configured %.5g)", r.error_before, r.error_after,
+                            r.error_configured);
   }
-  line += absl::StrFormat("; %d of %d parameters change", changed, menus_.size());
-  if (!decision.why.empty()) line += "; " + decision.why;
-  return line;
+  line += absl::StrFormat("; %d of %d parameters change", r.changed, menus_.size());
+  return r.why.empty() ? line : line + "; " + r.why;
 }
 
 void PlanUpdater::Apply() {
@@ -375,9 +397,8 @@ void PlanUpdater::Apply() {
     PutIntoPlan(m);
   }
   ++num_rounds_;
-  if (line_.empty()) line_ = "planner " + parts_.name + ": the plan decided before the checkpoint";
-  LogInfo(line_);
-  last_line_ = std::exchange(line_, {});
+  last_round_ = std::exchange(round_, {});
+  if (last_round_.changed > 0 || !last_round_.why.empty()) LogInfo(Line());
 }
 
 // A dense option goes through its feedback until the error memory is empty; for good where the

@@ -34,6 +34,19 @@ struct PlanChoices {
   std::vector<int> parameters;             // index into the plan
 };
 
+// What a round came to. Errors are sums over parameters of ||message - decoded||, 0 where the
+// planner does not ask for them.
+struct PlanRound {
+  int64_t step = 0;  // steps done when its window ended
+  double bytes_before = 0, bytes_after = 0, bytes_configured = 0;
+  double error_before = 0, error_after = 0, error_configured = 0;
+  size_t changed = 0;     // parameters
+  size_t at_floor = 0;    // parameters whose option is the smallest there is
+  double measure_ms = 0;  // of lane time
+  double decide_ms = 0;   // the planner's, of that
+  std::string why;
+};
+
 struct PlanUpdaterParts {
   const Planner* planner = nullptr;
   std::string name;  // for the log
@@ -59,9 +72,9 @@ class PlanUpdater : public GradientObserver {
   void OnMessage(int parameter, const Message& message) override;
   void OnEstimate(int parameter, TensorView gradient) override;
 
-  // Rounds whose plan took effect, and the log's line about the last one.
+  // Rounds that are over, and the last one.
   int64_t num_rounds() const { return num_rounds_; }
-  const std::string& last_line() const { return last_line_; }
+  const PlanRound& last_round() const { return last_round_; }
 
  private:
   struct Sum {  // one parameter's memory of a window
@@ -80,7 +93,8 @@ class PlanUpdater : public GradientObserver {
   CodecContext ScratchContext(size_t menu, const StateScope& state);
   Status Conclude();
   StatusOr<PlanEvidence> Gather();
-  std::string Describe(const PlanEvidence& evidence, const PlanDecision& decision) const;
+  PlanRound Compare(const PlanEvidence& evidence, const PlanDecision& decision) const;
+  std::string Line() const;
   void Apply();
   void PutIntoPlan(size_t menu);
   void SettleDense();
@@ -102,9 +116,10 @@ class PlanUpdater : public GradientObserver {
   std::vector<StepRecord> records_;  // of the window
   StateBag scratch_state_;
   Workspace scratch_;
-  std::string line_;  // about what waits in next_; written on the lane
+  double measure_ms_ = 0;
+  PlanRound round_;  // the one that waits in next_; written on the lane
   int64_t num_rounds_ = 0;
-  std::string last_line_;
+  PlanRound last_round_;
 };
 
 }  // namespace tw
