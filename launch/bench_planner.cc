@@ -21,7 +21,7 @@ const std::vector<Case>& Models() {
       {"gpt", {"task.name=lm", "model.name=gpt", "data.path=synthetic", "optimizer.name=adamw"}},
       {"cnn",
        {"task.name=image", "model.name=cnn", "data.path=synthetic", "optimizer.name=sgdm",
-        "optimizer.lr=0.05"}}};
+        "optimizer.lr=0.003"}}};
   return *models;
 }
 const std::vector<Case>& Families() {
