@@ -6,15 +6,19 @@
 //   prediction is `hopeless` times slower than the best so far;  mixed, each parameter as predicted
 //   to be faster, where that is none of the others
 // The prediction, for a choice c of options:
-//   rate     bytes / ms of exchange, of the trial that sent most
+//   rate     bytes / ms: of the link alone, measured before the first step, or of the trial that
+//   sent
+//            most if that is more; optimistic, since a trial tells the truth and a prediction only
+//            decides whether there is one
 //   lane(c)  = sum over parameters of cost(option) + bytes(option) / rate
 //   hidden   = encode + exchange + decode - exposed, of the trial that hid most
 //   step(c)  = step - exposed of the fastest trial + max(0, lane(c) - hidden)
 //   cost     encoding and decoding, measured for each option alone before the first step
-// Then the fastest setting stays until bytes / ms of exchange differ from those of its own trial by
-// more than `recheck` times; then the trials start again.
-// Every number is a mean over ranks, so all ranks decide alike. They are times: two runs need not
-// choose the same. To repeat one, write its choice (the log, "plan" in summary.json) as
+// Settings within `margin` of the fastest count as equal, and the one that sends most of them is
+// taken: it loses least. It stays until bytes / ms of exchange differ from those of its own trial
+// by more than `recheck` times; then the trials start again. Every number is a mean over ranks, so
+// all ranks decide alike. They are times: two runs need not choose the same. To repeat one, write
+// its choice (the log, "plan" in summary.json) as
 // [[compressor.rule]]s without a planner.
 // State: the trial under way and what the earlier ones measured.
 // Left out: encoding threads that compete with backward for cores (trials show it, predictions do
@@ -33,11 +37,12 @@ namespace tw {
 namespace {
 
 struct CostModelConfig {
-  int64_t trial_steps = 8;
+  int64_t trial_steps = 10;
   bool levels = false;
   double beta = 2.0;
   double gamma = 0.5;
   double hopeless = 3.0;
+  double margin = 0.02;
   double recheck = 2.0;
   static FieldList<CostModelConfig> Fields() {
     return FieldList<CostModelConfig>()
@@ -51,6 +56,9 @@ struct CostModelConfig {
               "with levels: smallest one, as a multiple of the configured one")
         .Real("hopeless", &CostModelConfig::hopeless, {1, 1e9},
               "dense is not tried where it is predicted so many times slower")
+        .Real(
+            "margin", &CostModelConfig::margin, {0, 1},
+            "settings whose steps differ by less count as equal: the one that sends most is taken")
         .Real("recheck", &CostModelConfig::recheck, {1, 1e9, kOpenLow},
               "try again when the link's rate has changed by this factor");
   }
@@ -141,7 +149,15 @@ class CostModel : public Planner {
   }
 
   PlanDecision Settle(const PlanEvidence& evidence, Memory* memory, std::string why) const {
-    const int best = Best(*memory);
+    const double fastest = memory->trials[Best(*memory)].step_ms;
+    int best = Best(*memory);
+    for (int s = 0; s < kNumSettings; ++s) {
+      const Trial& trial = memory->trials[s];
+      if (trial.done && trial.step_ms <= fastest * (1 + config_.margin) &&
+          trial.wire_bytes > memory->trials[best].wire_bytes) {
+        best = s;
+      }
+    }
     // `mixed` is what was tried, not what the model would say now; it is always the last trial.
     std::vector<int> choice = best == static_cast<int>(memory->setting)
                                   ? std::vector<int>(evidence.chosen.begin(), evidence.chosen.end())
@@ -153,10 +169,11 @@ class CostModel : public Planner {
                                 memory->trials[s].step_ms, kNames[s]);
     }
     const Trial& trial = memory->trials[best];
-    why += absl::StrFormat("; %s is faster here: %.4g ms a step against %s", kNames[best],
-                           trial.step_ms, others.empty() ? "nothing else tried" : others);
-    why += absl::StrFormat(" (link %.4g MB/s, %.4g of %.4g ms communication exposed)",
-                           RateOf(*memory) / 1e3, trial.exposed_ms, trial.lane_ms);
+    why += absl::StrFormat("; %s is %s here: %.4g ms a step against %s", kNames[best],
+                           trial.step_ms > fastest ? "as fast as any" : "faster", trial.step_ms,
+                           others.empty() ? "nothing else tried" : others);
+    why += absl::StrFormat(" (link %.4g MB/s; communication %.4g ms on the lane, %.4g ms exposed)",
+                           RateOf(evidence, *memory) / 1e3, trial.lane_ms, trial.exposed_ms);
     memory->setting = best;
     memory->settled = 1;
     return {std::move(choice), std::move(why)};
@@ -184,17 +201,17 @@ class CostModel : public Planner {
     return best;
   }
   // Bytes a ms.
-  static double RateOf(const Memory& memory) {
+  static double RateOf(const PlanEvidence& evidence, const Memory& memory) {
     const Trial* most = &memory.trials[kConfigured];
     for (const Trial& trial : memory.trials) {
       if (trial.done && trial.wire_bytes > most->wire_bytes) most = &trial;
     }
-    return most->rate();
+    return std::max(most->rate(), evidence.link_bytes_per_ms);
   }
 
   // Lane time of one option.
   static double LaneMs(const PlanEvidence& evidence, const Memory& memory, size_t m, size_t c) {
-    const double rate = RateOf(memory);
+    const double rate = RateOf(evidence, memory);
     const double wire = rate > 0 ? evidence.menus[m].options[c].bytes / rate : 0;
     return evidence.cost_ms[m][c] + wire;
   }

@@ -53,7 +53,8 @@ struct PlanSchedule {
   int64_t window = 1;      // steps measured before a round; every > window + kPlanDelay
   bool errors = false;     // of all options, on the mean message of the window
   bool gradients = false;  // norms of the sums of the window's gradients
-  bool costs = false;      // encoding and decoding times of all options, once at the start
+  bool costs = false;      // once at the start: times of encoding and decoding every option, and
+                           // the rate of the link
 };
 // The longest time from a round to its effect, in steps.
 inline constexpr int64_t kPlanDelay = 4;
@@ -75,6 +76,7 @@ struct PlanEvidence {
   std::vector<double> message_norms;        // ||message||^2, mean over ranks
   std::vector<double> gradient_norms;       // ||sum of the window's gradients||
   std::vector<std::vector<double>> cost_ms;  // of one step, mean over ranks
+  double link_bytes_per_ms = 0;              // handed to the transport, with nothing else to do
   PlanTimes times;
   // MemorySize() numbers that outlive rounds and checkpoints; zeros at first.
   std::span<double> memory;

@@ -77,7 +77,10 @@ StatusOr<std::unique_ptr<PlanUpdater>> PlanUpdater::Create(const PlanUpdaterPart
     }
   }
   for (size_t m = 0; m < updater->menus_.size(); ++m) updater->PutIntoPlan(m);
-  if (updater->schedule_.costs) TW_RETURN_IF_ERROR(updater->MeasureCosts());
+  if (updater->schedule_.costs) {
+    TW_RETURN_IF_ERROR(updater->MeasureCosts());
+    TW_RETURN_IF_ERROR(parts.lane->Run([&] { return updater->MeasureLink(); }));
+  }
   updater->observing_ = updater->InWindow();
   return updater;
 }
@@ -282,6 +285,41 @@ Status PlanUpdater::MeasureCosts() {
   return OkStatus();
 }
 
+// All-gathers of growing size until one takes long enough to tell; the smallest one's time is
+// latency. Exchanges of a step measure the link too, but wait for peers that still compute.
+Status PlanUpdater::MeasureLink() {
+  constexpr int64_t kSmallest = 4 << 10, kLargest = 4 << 20;
+  constexpr double kLongEnoughMs = 20;
+  Communicator& comm = *parts_.comm;
+  if (comm.size() == 1) return OkStatus();
+  const OpTag tag{0, -1, "rate of the link"};
+  double latency_ms = 0;
+  for (int64_t bytes = kSmallest; bytes <= kLargest; bytes *= 4) {
+    const size_t n = static_cast<size_t>(comm.size());
+    const std::vector<int64_t> sizes(n, bytes);
+    const auto all = scratch_.Get<uint8_t>(kScratchSend0, n * static_cast<size_t>(bytes));
+    const ByteSpan mine(
+        all.subspan(static_cast<size_t>(comm.rank() * bytes), static_cast<size_t>(bytes)));
+    std::vector<double> times;
+    for (int i = 0; i < 3; ++i) {
+      double ms = 0;
+      {
+        ScopedTimer timer(&ms);
+        TW_RETURN_IF_ERROR(comm.AllGatherV(mine, sizes, all, tag));
+      }
+      times.push_back(ms);
+    }
+    double mean[] = {Median(times)};
+    TW_RETURN_IF_ERROR(comm.AllReduceSum(mean, tag));
+    mean[0] /= comm.size();
+    if (bytes == kSmallest) latency_ms = mean[0] / 2;
+    link_bytes_per_ms_ =
+        static_cast<double>(bytes * (comm.size() - 1)) / std::max(mean[0] - latency_ms, 1e-3);
+    if (mean[0] > kLongEnoughMs) break;
+  }
+  return OkStatus();
+}
+
 // One sum over ranks: the table, times and costs.
 StatusOr<PlanEvidence> PlanUpdater::Gather() {
   std::vector<double> sums(table_.begin(), table_.end());
@@ -303,6 +341,7 @@ StatusOr<PlanEvidence> PlanUpdater::Gather() {
   evidence.ranks = parts_.comm->size();
   evidence.menus = menus_;
   evidence.memory = memory_;
+  evidence.link_bytes_per_ms = link_bytes_per_ms_;
   const double* at = sums.data();
   for (size_t m = 0; schedule_.errors && m < menus_.size(); ++m) {
     evidence.errors.emplace_back(at + row_[m], at + row_[m + 1] - 1);

@@ -88,6 +88,7 @@ class PlanUpdater : public GradientObserver {
   bool InWindow() const;  // whether the next step is measured
   void StartWindow();
   Status MeasureCosts();
+  Status MeasureLink();
   Status MeasureSlice(int64_t slice);
   Status MeasureMenu(size_t menu);
   CodecContext ScratchContext(size_t menu, const StateScope& state);
@@ -113,6 +114,7 @@ class PlanUpdater : public GradientObserver {
   std::span<double> table_, memory_;
   std::span<int32_t> chosen_, flushed_, next_;
   std::vector<std::vector<double>> cost_ms_;
+  double link_bytes_per_ms_ = 0;
   std::vector<StepRecord> records_;  // of the window
   StateBag scratch_state_;
   Workspace scratch_;

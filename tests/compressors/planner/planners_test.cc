@@ -206,6 +206,28 @@ TEST(CostModel, DoesNotTryWhatIsHopelessAndSplitsBySize) {
   EXPECT_THAT(e.Round(*planner).choice, Each(1));
 }
 
+TEST(CostModel, OfEqualSettingsTakesTheOneThatLosesLeast) {
+  const auto planner = Make("cost_model", {{"margin", 0.05}});
+  Evidence e(*planner, CompressOrNot());
+  e.cost_ms = {{1, 0}, {1, 0}};
+  e.times = Times(e, 1e6, 1);  // 102.01 ms
+  EXPECT_THAT(e.Round(*planner).choice, Each(1));
+  e.times = Times(e, 1e6, 1);
+  e.times.step_ms = 105;  // slower, by less than the margin
+  const PlanDecision d = e.Round(*planner);
+  EXPECT_THAT(d.choice, Each(1));
+  EXPECT_THAT(d.why, HasSubstr("dense is as fast as any here"));
+}
+
+TEST(CostModel, ALinkMeasuredAloneIsBelievedWhereTrialsWaitForPeers) {
+  const auto planner = Make("cost_model");
+  Evidence e(*planner, CompressOrNot());
+  e.cost_ms = {{1, 0}, {1, 0}};
+  e.times = Times(e, 1e3, 1);  // dense would take a second
+  e.link_bytes_per_ms = 1e5;   // 10 ms
+  EXPECT_THAT(e.Round(*planner).why, HasSubstr("now trying dense"));
+}
+
 TEST(CostModel, TriesTheKnobIfAsked) {
   const auto planner = Make("cost_model", {{"levels", true}});
   EXPECT_THAT(planner->wishes().also, ElementsAre(0.5, 2.0));

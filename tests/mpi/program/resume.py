@@ -16,6 +16,8 @@ KINDS = {
     "dense": {},
     "topk": {"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "ef14"},
     "powersgd": {"compressor__name": "powersgd", "compressor__rank": 2, "feedback__name": "ef14"},
+    "lgreco": {"compressor__name": "powersgd", "compressor__rank": 2, "feedback__name": "ef14",
+               "planner__name": "lgreco", "planner__every": 12, "planner__window": 4},
     "econtrol": {"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "econtrol"},
 }
 
@@ -74,6 +76,10 @@ class KillAndResume(harness.ProgramTest):
 
     def test_econtrol(self):
         self.check("econtrol")
+
+    def test_lgreco(self):
+        """Windows, tables and plans under way at the checkpoint are part of it."""
+        self.check("lgreco")
 
     def test_launch_run_restarts_by_itself(self):
         whole = self.unbroken("topk")
