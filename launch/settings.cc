@@ -239,11 +239,8 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Planner>*>(nullptr), "planner", s.planner, name_only));
   s.strategy = config.section("strategy").GetString("name", s.strategy);
-  // Part of the interface for strategies that take local steps; with others it is idle.
-  std::vector<FieldInfo> strategy_keys = name_only;
-  strategy_keys.push_back({"local_steps", int64_t{10}, ">= 1", "local steps between exchanges"});
   TW_RETURN_IF_ERROR(
-      variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, strategy_keys));
+      variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, name_only));
   const auto note_idle = [&](const std::string& section, const std::string& key) {
     const auto& values = config.section(section).values;
     const auto it = values.find(key);
@@ -251,7 +248,6 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
     idle->push_back(section + "." + key + " = " + ToToml(it->second.value) +
                     " does nothing in this version (" + it->second.where + ")");
   };
-  note_idle("strategy", "local_steps");
   // A run folder's config.toml holds every default: those are nobody's wish.
   if (s.memory.compact_rank != MemoryConfig{}.compact_rank) note_idle("memory", "compact_rank");
   s.schedule = config.section("schedule").GetString("name", s.schedule);

@@ -41,8 +41,8 @@ class AdamW : public Optimizer {
       CheckParameter(parameter);
       const StateScope scope = MomentScope(context, *parameter.spec);
       const DType dtype = MomentDType(parameter.value.dtype);
-      const TensorView m = scope.Slot("m", parameter.spec->shape, dtype, Reshard::kReplicated);
-      const TensorView v = scope.Slot("v", parameter.spec->shape, dtype, Reshard::kReplicated);
+      const TensorView m = scope.Slot("m", parameter.spec->shape, dtype, context.moments);
+      const TensorView v = scope.Slot("v", parameter.spec->shape, dtype, context.moments);
       if (parameter.value.dtype == DType::kF32) {
         kernels::AdamWStep(parameter.value.f32(), parameter.grad.f32(), m.f32(), v.f32(), narrow);
       } else if (parameter.value.dtype == DType::kF64) {

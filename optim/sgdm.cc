@@ -5,7 +5,7 @@
 // State: m, shaped as the parameter, in units of the gradient; none when momentum is 0. fp32, fp64
 // for fp64 parameters. Left out: dampening, maximize.
 
-#include "core/kernels/optimizer.h"
+#include "optim/descend.h"
 #include "optim/elementwise.h"
 
 namespace tw {
@@ -31,31 +31,18 @@ class Sgdm : public Optimizer {
 
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
-    const auto narrow = Coefficients<float>(context);
-    const auto wide = Coefficients<double>(context);
     for (const ParameterView& parameter : parameters) {
-      CheckParameter(parameter);
-      const TensorView m = config_.momentum == 0 ? TensorView{}
-                                                 : MomentScope(context, *parameter.spec)
-                                                       .Slot("m", parameter.spec->shape,
-                                                             MomentDType(parameter.value.dtype),
-                                                             Reshard::kReplicated);
-      if (parameter.value.dtype == DType::kF32) {
-        if (m.data) {
-          kernels::SgdmStep(parameter.value.f32(), parameter.grad.f32(), m.f32(), narrow);
-        } else {
-          kernels::SgdStep(parameter.value.f32(), parameter.grad.f32(), narrow);
-        }
-      } else if (parameter.value.dtype == DType::kF64) {
-        auto *p = Elements<double>(parameter.value), *g = Elements<double>(parameter.grad);
-        for (int64_t i = 0; i < parameter.value.numel; ++i) {
-          UpdateOne(p[i], g[i], m.data ? Elements<double>(m) + i : nullptr, wide);
-        }
-      } else {
-        ForHalfElements(parameter, [&](float& p, float g, int64_t i) {
-          UpdateOne(p, g, m.data ? Elements<float>(m) + i : nullptr, narrow);
-        });
-      }
+      const TensorView m = config_.momentum == 0
+                               ? TensorView{}
+                               : MomentScope(context, *parameter.spec)
+                                     .Slot("m", parameter.spec->shape,
+                                           MomentDType(parameter.value.dtype), context.moments);
+      Descend(parameter, m,
+              {.grad_scale = context.grad_scale,
+               .weight_decay = config_.weight_decay,
+               .momentum = config_.momentum,
+               .lr = context.lr,
+               .nesterov = config_.nesterov});
     }
     return OkStatus();
   }
@@ -65,24 +52,6 @@ class Sgdm : public Optimizer {
   }
 
  private:
-  template <class T>
-  static void UpdateOne(T& p, T g, T* m, const kernels::SgdmCoefficients<T>& c) {
-    if (m) {
-      kernels::SgdmElement(p, g, *m, c);
-    } else {
-      kernels::SgdElement(p, g, c);
-    }
-  }
-
-  template <class T>
-  kernels::SgdmCoefficients<T> Coefficients(const UpdateContext& context) const {
-    return {.grad_scale = static_cast<T>(context.grad_scale),
-            .weight_decay = static_cast<T>(config_.weight_decay),
-            .momentum = static_cast<T>(config_.momentum),
-            .lr = static_cast<T>(context.lr),
-            .nesterov = config_.nesterov};
-  }
-
   SgdmConfig config_;
 };
 

@@ -11,9 +11,11 @@ const std::vector<MetricField>& MetricFields() {
       TW_METRIC(step, true, "steps done"),
       TW_METRIC(samples, true, "samples seen so far, all ranks"),
       TW_METRIC(tokens, true, "tokens seen so far, all ranks (samples where there are no tokens)"),
-      TW_METRIC(loss, false, "training loss, mean over ranks, nats"),
+      TW_METRIC(loss, false, "training loss, mean over ranks, nats; in a local step rank 0's own"),
       TW_METRIC(lr, false, "learning rate after the schedule"),
-      TW_METRIC(grad_norm, false, "norm of the gradient the optimizer saw, before clipping"),
+      TW_METRIC(grad_norm, false,
+                "norm of the gradient the optimizer saw, before clipping; in a local "
+                "step rank 0's own"),
       TW_METRIC(payload_bytes, true, "bytes this rank encoded, each counted once"),
       TW_METRIC(wire_bytes, true,
                 "all bytes rank 0 handed to the transport, frames and forwards included"),
@@ -29,7 +31,8 @@ const std::vector<MetricField>& MetricFields() {
       TW_METRIC(residual_norm, false, "norm of this rank's error memory"),
       TW_METRIC(peak_tensor_bytes, true, "high-water mark of tensor memory"),
       TW_METRIC(skipped, true,
-                "1 when a rank had a non-finite gradient and the step was skipped on all"),
+                "1 when a rank had a non-finite gradient and the step was skipped on all; a local "
+                "step: when rank 0 skipped it"),
   };
 #undef TW_METRIC
   return fields;

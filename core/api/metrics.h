@@ -15,7 +15,7 @@ struct StepRecord {
   int64_t step = 0;     // 1-based: steps done
   int64_t samples = 0;  // cumulative, all ranks
   int64_t tokens = 0;   // cumulative, all ranks
-  double loss = 0;      // mean over ranks
+  double loss = 0;      // mean over ranks; in a local step rank 0's own
   double lr = 0;
   double grad_norm = 0;       // of the resolved gradient, before clipping
   int64_t payload_bytes = 0;  // this rank's encoded bytes, each counted once
@@ -31,7 +31,7 @@ struct StepRecord {
   double optimizer_ms = 0;
   double residual_norm = 0;  // of this rank's error memory; 0 without one
   int64_t peak_tensor_bytes = 0;
-  bool skipped = false;  // a rank had a non-finite gradient
+  bool skipped = false;  // a rank had a non-finite gradient; in a local step rank 0
 };
 
 // Numeric fields in file order, integers as such: one list for jsonl, TensorBoard and docs.

@@ -1,7 +1,7 @@
 #pragma once
-// Optimizer: one update of all parameters from identical gradients on all ranks, so that replicas
-// stay bit-identical. Immutable and thread safe; moments are state slots
-// "optimizer/<parameter>/<slot>" (Reshard::kReplicated).
+// Optimizer: one update of all parameters, from identical gradients on all ranks, so that replicas
+// stay bit-identical, or from a rank's own in a local step. Immutable and thread safe; moments are
+// state slots "optimizer/<parameter>/<slot>".
 
 #include <span>
 
@@ -22,6 +22,7 @@ struct UpdateContext {
   float grad_scale = 1;  // multiplies every gradient (clipping), fused into the update
   int64_t update = 1;    // 1-based count of applied updates; skipped steps do not count
   StateBag* state = nullptr;
+  Reshard moments = Reshard::kReplicated;  // kKeepMean: each rank has its own (local steps)
 };
 
 class Optimizer {

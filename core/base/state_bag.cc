@@ -19,6 +19,13 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
   if (cell && cell->restored) {
     const StateSlot& was = cell->slot;
     const bool fits = was.shape == shape && was.view.dtype == dtype;
+    const bool diverged = was.reshard == Reshard::kKeepMean && reshard == Reshard::kReplicated;
+    if (fits && diverged && mismatch_.ok()) {
+      mismatch_ = DataError("state " + name +
+                            " is each rank's own in the checkpoint, the same on all ranks in this "
+                            "run: give the settings it was saved with, or another run.dir to start "
+                            "over");
+    }
     if (!fits && mismatch_.ok()) {
       mismatch_ = DataError("state " + name + " is " + Describe(was.shape, was.view.dtype) +
                             " in the checkpoint, " + Describe(shape, dtype) +
@@ -26,7 +33,10 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
                             "to start over");
     }
     if (!fits) cell = nullptr;
-    if (cell) cell->restored = false;
+    if (cell) {
+      cell->restored = false;
+      cell->slot.reshard = reshard;
+    }
   }
   if (created) *created = cell == nullptr;
   if (!cell) {

@@ -49,7 +49,9 @@ class StateBag {
                   Reshard reshard, bool* created = nullptr);
   // The slot of that name, filled by the caller from a checkpoint. When its owner later asks for it
   // with another shape or dtype, the settings changed since: the owner gets a new zeroed slot, and
-  // mismatch() says so. REQUIRES: no slot of that name with another shape or dtype.
+  // mismatch() says so; likewise when ranks have one each and the owner wants the same on all. The
+  // other way round is no harm: each rank's own starts from the common one. REQUIRES: no slot of
+  // that name with another shape or dtype.
   TensorView Restore(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
                      Reshard reshard);
   // DataError about the first restored slot that did not fit its owner; OK while all did.

@@ -7,7 +7,8 @@
 //                               bytes and XXH3-64 of every file; its own checksum
 //     model.safetensors         parameters under their own names (rank 0 writes it)
 //     replicated.safetensors    state slots that are equal on all ranks (rank 0 writes it)
-//     rank-00000.safetensors    state slots of one rank (error memories, h_i), each rank its own
+//     rank-00000.safetensors    state slots of one rank (error memories, h_i; of local steps also
+//     parameters and moments), each rank its own
 //
 // RUN is on a file system that all ranks share. The data position and all randomness are functions
 // of the step and need no file.

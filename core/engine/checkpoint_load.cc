@@ -88,8 +88,11 @@ Status Restore(const std::string& folder, const CheckpointManifest& manifest,
 }
 
 std::string ReshardNote(int from, int to) {
-  const std::string head = "saved by " + std::to_string(from) + " rank" + (from == 1 ? "" : "s") +
-                           ", resumed by " + std::to_string(to) + ": error memories are ";
+  const std::string head =
+      "saved by " + std::to_string(from) + " rank" + (from == 1 ? "" : "s") + ", resumed by " +
+      std::to_string(to) +
+      ": each rank's own state (error memories; parameters and moments of local "
+      "steps) is ";
   const std::string tail = "; their mean over ranks is kept, the bits of the unbroken run are not";
   if (from % to == 0) {
     return head + "averaged in groups of " + std::to_string(from / to) + tail;

@@ -128,14 +128,22 @@ void GradientReducer::ZeroGradients() {
   }
 }
 
-void GradientReducer::Arm(uint64_t step) {
+void GradientReducer::Start(uint64_t step) {
   step_ = step;
+  local_finite_ = true;
+  agreed_ = false;
+  wire_start_ = comm_->bytes_sent();
+}
+
+void GradientReducer::Arm(uint64_t step) {
+  Start(step);
   armed_ = true;
   next_bucket_ = 0;
-  local_finite_ = true;
-  wire_start_ = comm_->bytes_sent();
   std::fill(seen_.begin(), seen_.end(), uint8_t{0});
-  for (Bucket& bucket : buckets_) bucket.waiting = static_cast<int>(bucket.parameters.size());
+  for (Bucket& bucket : buckets_) {
+    bucket.waiting = static_cast<int>(bucket.parameters.size());
+    bucket.vectors = bucket.grads;
+  }
   if (options_.overlap) state_->BeginJournal();
 }
 
@@ -175,15 +183,46 @@ void GradientReducer::LaunchBucket(int bucket) {
 
 Async GradientReducer::RunBucket(int b) {
   Bucket& bucket = buckets_[static_cast<size_t>(b)];
-  if (options_.overlap) {
+  if (!agreed_) {
     bool finite = true;
-    for (const TensorView& grad : bucket.grads) finite = finite && AllFinite(grad);
+    for (const TensorView& grad : bucket.vectors) finite = finite && AllFinite(grad);
     if (!finite) {  // zeros keep the protocol going; the whole step is rolled back in Finish
       local_finite_ = false;
-      for (const TensorView& grad : bucket.grads) FillZero(grad);
+      for (const TensorView& grad : bucket.vectors) FillZero(grad);
     }
   }
-  return pipeline_.Start(b, step_, bucket.parameters, bucket.grads);
+  return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
+}
+
+// control ends with the number of ranks that have something non-finite.
+Status GradientReducer::Agree(std::vector<double>* control) {
+  control->back() = local_finite_ ? 0 : 1;
+  if (comm_->size() == 1) return OkStatus();
+  return comm_->AllReduceSum(*control, {step_, -1, "agreement on finite gradients"});
+}
+
+Status GradientReducer::AgreeThenExchange(std::vector<double>* control) {
+  TW_RETURN_IF_ERROR(lane_->Run([&]() -> Status {
+    for (const Bucket& bucket : buckets_) {
+      for (const TensorView& v : bucket.vectors) local_finite_ = local_finite_ && AllFinite(v);
+    }
+    return Agree(control);
+  }));
+  agreed_ = true;
+  if (control->back() != 0 || Identity()) return OkStatus();
+  for (int b = 0; b < num_buckets(); ++b) LaunchBucket(b);
+  return lane_->Wait();
+}
+
+ReduceOutcome GradientReducer::Outcome(double start_ms, const std::vector<double>& control,
+                                       std::span<double> sums) {
+  std::copy(control.begin(), control.end() - 1, sums.begin());
+  ReduceOutcome outcome;
+  outcome.finite = control.back() == 0;
+  outcome.exposed_ms = NowMs() - start_ms;
+  outcome.times = pipeline_.TakeTimes();
+  outcome.wire_bytes = comm_->bytes_sent() - wire_start_;
+  return outcome;
 }
 
 StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
@@ -199,40 +238,35 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   for (Bucket& bucket : buckets_) bucket.waiting = 0;
 
   std::vector<double> control(sums.begin(), sums.end());
-  control.push_back(0);  // ranks with a non-finite gradient
-  const auto agree = [&]() -> Status {
-    control.back() = local_finite_ ? 0 : 1;
-    if (comm_->size() == 1) return OkStatus();
-    return comm_->AllReduceSum(control, {step_, -1, "agreement on finite gradients"});
-  };
-  const auto check_all = [&]() -> Status {
-    for (const ParameterView& view : views_) local_finite_ = local_finite_ && AllFinite(view.grad);
-    return OkStatus();
-  };
-  if (options_.overlap) {
-    LaunchReady();
-    if (Identity()) TW_RETURN_IF_ERROR(check_all());
-    lane_->Post(agree);
-  } else {
-    lane_->Post([&]() -> Status {
-      TW_RETURN_IF_ERROR(check_all());
-      return agree();
-    });
-    TW_RETURN_IF_ERROR(lane_->Wait());
-    if (control.back() == 0 && !Identity()) {
-      for (int b = 0; b < num_buckets(); ++b) LaunchBucket(b);
-    }
+  control.push_back(0);
+  if (!options_.overlap) {
+    TW_RETURN_IF_ERROR(AgreeThenExchange(&control));
+    return Outcome(start, control, sums);
   }
-  TW_RETURN_IF_ERROR(lane_->Wait());
+  LaunchReady();
+  if (Identity()) {
+    for (const ParameterView& view : views_) local_finite_ = local_finite_ && AllFinite(view.grad);
+  }
+  TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(&control); }));
+  control.back() == 0 ? state_->CommitJournal() : state_->Rollback();
+  return Outcome(start, control, sums);
+}
 
-  ReduceOutcome outcome;
-  outcome.finite = control.back() == 0;
-  if (options_.overlap) outcome.finite ? state_->CommitJournal() : state_->Rollback();
-  std::copy(control.begin(), control.end() - 1, sums.begin());
-  outcome.exposed_ms = NowMs() - start;
-  outcome.times = pipeline_.TakeTimes();
-  outcome.wire_bytes = comm_->bytes_sent() - wire_start_;
-  return outcome;
+StatusOr<ReduceOutcome> GradientReducer::Exchange(uint64_t step,
+                                                  std::span<const TensorView> vectors,
+                                                  std::span<double> sums) {
+  TW_CHECK(!armed_);
+  TW_CHECK_EQ(vectors.size(), views_.size());
+  const double start = NowMs();
+  Start(step);
+  for (Bucket& bucket : buckets_) {
+    bucket.vectors.clear();
+    for (int i : bucket.parameters) bucket.vectors.push_back(vectors[static_cast<size_t>(i)]);
+  }
+  std::vector<double> control(sums.begin(), sums.end());
+  control.push_back(0);
+  TW_RETURN_IF_ERROR(AgreeThenExchange(&control));
+  return Outcome(start, control, sums);
 }
 
 std::vector<std::string> GradientReducer::TakeNewlyUnused() {

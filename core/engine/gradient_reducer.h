@@ -52,6 +52,11 @@ class GradientReducer {
   // After it: parameters without a gradient count as zero. `sums` (a few control numbers of the
   // caller, e.g. the loss) are added over ranks on the way.
   StatusOr<ReduceOutcome> Finish(std::span<double> sums);
+  // Instead of Arm and Finish: vectors[i], of parameter i's shape and dtype, travels as its
+  // gradient would and becomes the estimate. Ranks agree first that all are finite; when not,
+  // nothing is touched.
+  StatusOr<ReduceOutcome> Exchange(uint64_t step, std::span<const TensorView> vectors,
+                                   std::span<double> sums);
 
   // Null for none, the default. Between two steps.
   void set_observer(GradientObserver* observer) { pipeline_.set_observer(observer); }
@@ -66,6 +71,7 @@ class GradientReducer {
   struct Bucket {
     std::vector<int> parameters;
     std::vector<TensorView> grads;
+    std::vector<TensorView> vectors;  // what travels, one a parameter; as a rule the gradients
     at::Tensor storage;
     int waiting = 0;
   };
@@ -76,6 +82,11 @@ class GradientReducer {
   Async RunBucket(int bucket);
   void LaunchBucket(int bucket);
   bool Identity() const;
+  void Start(uint64_t step);
+  Status Agree(std::vector<double>* control);
+  Status AgreeThenExchange(std::vector<double>* control);
+  ReduceOutcome Outcome(double start_ms, const std::vector<double>& control,
+                        std::span<double> sums);
 
   const Plan* plan_;
   Communicator* comm_;
@@ -94,6 +105,7 @@ class GradientReducer {
   uint64_t step_ = 0;
   int next_bucket_ = 0;       // the order gate
   bool local_finite_ = true;  // written on the lane, read after Wait
+  bool agreed_ = false;       // before the buckets: no need to look again
   int64_t wire_start_ = 0;
 };
 

@@ -15,6 +15,8 @@
 #include "core/api/strategy.h"
 #include "core/api/task.h"
 #include "core/engine/gradient_reducer.h"
+#include "core/engine/loss_log.h"
+#include "core/engine/parameters_hash.h"
 #include "core/engine/plan_updater.h"
 
 namespace tw {
@@ -25,8 +27,8 @@ struct TrainerOptions {
   double lr = 1e-3;
   double grad_clip = 1.0;              // 0: off
   int64_t check_replicas_every = 100;  // 0: never
-  int64_t max_skipped = 20;      // consecutive steps with a non-finite gradient before giving up
-  int64_t checkpoint_every = 0;  // 0: at the end only when > 0 would be due
+  int64_t max_skipped = 20;            // consecutive skips before giving up
+  int64_t checkpoint_every = 0;        // 0: at the end only when > 0 would be due
   int64_t metrics_every = 1;
 };
 
@@ -70,26 +72,37 @@ class Trainer : private StepMachine {
   TrainSummary summary() const;
 
  private:
+  int64_t step() const override { return step_; }
+  int64_t total_steps() const override { return options_.steps; }
+  std::span<const ParameterView> parameters() const override { return parts_.reducer->views(); }
+  StateBag& state() override { return *parts_.state; }
   StatusOr<double> ComputeGradients() override;
   StatusOr<bool> FinishExchange() override;
   Status ApplyUpdate() override;
+  StatusOr<LocalGradients> ComputeLocalGradients() override;
+  Status ApplyLocalUpdate() override;
+  void ForgetMoments() override;
+  StatusOr<bool> Exchange(std::span<const TensorView> vectors) override;
 
   Status Step(int64_t step);
+  Status Backward(bool exchange);
+  Status Update(int64_t update, Reshard moments);
+  double& OwnUpdates();
+  void RecordExchange(const ReduceOutcome& outcome);
+  Status CountSkips(const StepResult& result);
+  Status CheckReplicas();
   Status Report();
-  void KeepLoss();
-  double ResidualNorm() const;
 
   TrainerParts parts_;
   TrainerOptions options_;
   StepRecord record_;
   int64_t step_ = 0;
-  int64_t skipped_in_a_row_ = 0;
+  int64_t skipped_here_ = 0, skipped_everywhere_ = 0;  // in a row
+  bool check_due_ = false;
+  LossLog losses_;
   TrainSummary summary_;
   std::vector<double> step_ms_, exposed_ms_;
   double wire_bytes_ = 0, payload_bytes_ = 0;
 };
-
-// XXH3-64 over the parameters' bytes in name order.
-uint64_t ParametersHash(std::span<const ParameterView> parameters);
 
 }  // namespace tw

@@ -12,8 +12,12 @@ class Sync : public Strategy {
     StepResult result;
     TW_ASSIGN_OR_RETURN(result.loss, machine.ComputeGradients());
     TW_ASSIGN_OR_RETURN(const bool finite, machine.FinishExchange());
-    result.skipped = !finite;
-    if (finite) TW_RETURN_IF_ERROR(machine.ApplyUpdate());
+    if (finite) {
+      TW_RETURN_IF_ERROR(machine.ApplyUpdate());
+    } else {
+      result.skip = Skip::kEverywhere;
+      result.why = "a rank has a non-finite gradient; the step is skipped on all ranks";
+    }
     return result;
   }
 };

@@ -32,6 +32,19 @@ TEST(Ef14, WhatWasDecodedPlusTheErrorIsTheSumOfGradients) {
   }
 }
 
+// By hand: top-1 of {4, 2} sends 4 and keeps {0, 2}; 0.5 * {0, 2} + {0, 2} = {0, 3} sends the 3.
+TEST(Ef14, AFadingMemoryKeepsItsShare) {
+  const auto policy = Make<FeedbackPolicy>("ef14", {{"decay", 0.5}});
+  const auto codec = Make<Compressor>("topk", {{"ratio", 0.5}});
+  for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16}) {
+    SimulatedRanks ranks(policy.get(), codec.get(), SpecOf(2, dtype), 1);
+    EXPECT_EQ(ranks.Step({{4, 2}}), (Vector{4, 0}));
+    EXPECT_EQ(ranks.state(0, "e"), (Vector{0, 2}));
+    EXPECT_EQ(ranks.Step({{0, 2}}), (Vector{0, 3}));
+    EXPECT_EQ(ranks.state(0, "e"), (Vector{0, 0}));
+  }
+}
+
 TEST(Ef14, EncodesInTheMemoryOfItsError) {
   const auto policy = Make<FeedbackPolicy>("ef14");
   const auto codec = Make<Compressor>("topk", {{"ratio", 0.1}});

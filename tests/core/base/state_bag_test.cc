@@ -96,5 +96,19 @@ TEST(StateBag, RestoredSlotThatDoesNotFitIsReplacedAndSaid) {
       << bag.mismatch();
 }
 
+TEST(StateBag, ARestoredSlotBelongsAsItsOwnerSays) {
+  StateBag bag;
+  bag.Restore("optimizer/w/m", {1}, DType::kF32, Reshard::kReplicated).f32()[0] = 1.0f;
+  EXPECT_EQ(bag.Slot("optimizer/w/m", {1}, DType::kF32, Reshard::kKeepMean).f32()[0], 1.0f);
+  EXPECT_EQ(bag.Find("optimizer/w/m")->reshard, Reshard::kKeepMean);
+  EXPECT_TRUE(bag.mismatch().ok());
+  bag.Restore("optimizer/w/v", {1}, DType::kF32, Reshard::kKeepMean);
+  bag.Slot("optimizer/w/v", {1}, DType::kF32, Reshard::kReplicated);
+  EXPECT_EQ(FaultOf(bag.mismatch()), Fault::kData);
+  EXPECT_NE(bag.mismatch().message().find("optimizer/w/v is each rank's own"),
+            absl::string_view::npos)
+      << bag.mismatch();
+}
+
 }  // namespace
 }  // namespace tw

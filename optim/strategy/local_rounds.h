@@ -1,0 +1,47 @@
+#pragma once
+// What strategies of local steps share: rounds of H steps that each rank makes on its own, then one
+// exchange of what they moved.
+//
+//   anchor a, the same on all ranks; own parameters x_i = a at the start of a round
+//   H times:  x_i <- optimizer(x_i, grad f_i(x_i))          moments, clipping, schedule: each
+//   rank's d_i = a - x_i  ("pseudo-gradient");  D = exchange(d_1..d_n)   as gradients travel a <-
+//   MoveAnchor(a, D);  x_i <- a                        the variant's part
+//
+// A round ends after every step whose number is a multiple of H, and after the last step of a run.
+// A rank that finds a non-finite gradient leaves out that local step, alone. When some rank's d_i
+// is not finite the round is thrown away on all: x_i <- a, no memory of errors or of the outer step
+// changes, and the rank's moments start anew.
+//
+// State: other, shaped as the parameter. While training it is the anchor, and the parameters are
+// the rank's own; between Pause and Continue the two have changed places, so that a checkpoint's
+// model is the anchor and "other" the rank's own parameters (Reshard::kKeepMean: at another number
+// of ranks the mean of what was moved so far is kept). The d_i use the gradients' memory.
+
+#include "core/api/strategy.h"
+
+namespace tw {
+
+class LocalRounds : public Strategy {
+ public:
+  StatusOr<StepResult> Step(StepMachine& machine) const override;
+  Status Continue(StepMachine& machine) const override;
+  Status Pause(StepMachine& machine) const override;
+  double ExchangesPerStep() const override { return 1.0 / static_cast<double>(local_steps_); }
+  int64_t StateBytes(const TensorSpec& spec) const override {
+    return spec.numel() * DTypeBytes(spec.dtype);
+  }
+
+ protected:
+  explicit LocalRounds(int64_t local_steps) : local_steps_(local_steps) {}
+  // anchor.value moves by anchor.grad, which is D. The same numbers on all ranks give the same
+  // bits.
+  virtual void MoveAnchor(const ParameterView& anchor, StateBag& state) const = 0;
+
+ private:
+  bool EndsRound(const StepMachine& machine) const;
+  Status EndRound(StepMachine& machine, StepResult* result) const;
+
+  int64_t local_steps_;
+};
+
+}  // namespace tw

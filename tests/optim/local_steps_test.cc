@@ -1,0 +1,409 @@
+// Strategies of local steps as whole runs: ranks are threads, checkpoints are real.
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/engine/checkpoint.h"
+#include "core/engine/trainer.h"
+#include "tests/core/data/temp_folder.h"
+#include "tests/core/engine/line_task.h"
+
+namespace tw {
+namespace {
+
+// Spoils a parameter of one rank at one step; from there on its gradients are not finite either.
+class SpoiledTask : public LineTask {
+ public:
+  using LineTask::LineTask;
+  at::Tensor Loss(uint64_t step, int64_t micro) override {
+    if (static_cast<int64_t>(step) == spoil_at) {
+      torch::NoGradGuard no_grad;
+      weight.flatten()[5] = std::numeric_limits<float>::infinity();
+    }
+    at::Tensor loss = LineTask::Loss(step, micro);
+    if (static_cast<int64_t>(step) == bad_at) loss = loss * std::nan("");
+    return loss;
+  }
+  int64_t spoil_at = -1, bad_at = -1;
+};
+
+struct RunSetup {
+  int ranks = 2;
+  std::string strategy = "diloco";
+  Keys strategy_keys = {{"local_steps", int64_t{4}}};
+  std::string optimizer = "sgdm";
+  Keys optimizer_keys = {{"momentum", 0.0}};
+  std::string compressor = "none", feedback = "none";
+  Keys compressor_keys, feedback_keys;
+  bool same_data = false;
+  int spoil_rank = -1, bad_rank = -1;
+  int64_t spoil_at = -1, bad_at = -1;
+  int64_t stop_after = -1;  // ends there as a killed run would, with checkpoints every step
+  std::string run_dir;      // with a checkpoint: goes on from it
+  int64_t checkpoint_every = 0;
+  TrainerOptions options{.steps = 12, .lr = 0.1, .grad_clip = 0, .check_replicas_every = 1};
+};
+
+struct Result {
+  Status status;
+  std::vector<at::Tensor> weights;  // a rank each
+  std::vector<uint64_t> hashes;
+  std::map<std::string, std::vector<uint8_t>> state;  // rank 0's
+  TrainSummary summary;
+  RecordingSink sink;
+  int64_t resumed_after = 0;
+};
+
+Result Train(const RunSetup& setup) {
+  Result result;
+  result.weights.resize(static_cast<size_t>(setup.ranks));
+  result.hashes.resize(static_cast<size_t>(setup.ranks));
+  RunRanks(setup.ranks, [&](Communicator& comm) {
+    at::set_num_threads(1);
+    const size_t rank = static_cast<size_t>(comm.rank());
+    SpoiledTask task(setup.same_data ? 0 : comm.rank(), 4, setup.options.accumulate);
+    if (comm.rank() == setup.spoil_rank) task.spoil_at = setup.spoil_at;
+    if (comm.rank() == setup.bad_rank) task.bad_at = setup.bad_at;
+    RouteMaker routes;
+    PlanOptions plan_options = routes.Options(comm.size());
+    PlanRule rule;
+    rule.route =
+        routes.Make(setup.compressor, setup.feedback, setup.compressor_keys, setup.feedback_keys);
+    rule.min_numel = 16;
+    plan_options.rules = {rule};
+    const auto plan = Plan::Build(SpecsOf(task.parameters()), plan_options);
+    TW_CHECK_OK(plan);
+    Lane lane;
+    StateBag state;
+    GradientReducer reducer(task.parameters(), &*plan, &comm, &lane, &state, ReducerOptions{});
+    const auto optimizer = MakeVariant<Optimizer>(setup.optimizer, setup.optimizer_keys);
+    const auto schedule = MakeVariant<Schedule>("constant");
+    const auto strategy = MakeVariant<Strategy>(setup.strategy, setup.strategy_keys);
+    CheckpointSpec spec;
+    spec.model = task.parameters();
+    spec.state = &state;
+    int64_t first_step = 0;
+    if (!setup.run_dir.empty()) {
+      const auto found = LoadNewestCheckpoint(setup.run_dir, spec, comm);
+      TW_CHECK_OK(found);
+      if (*found) first_step = (*found)->manifest.step;
+    }
+    TrainerOptions options = setup.options;
+    options.checkpoint_every = setup.checkpoint_every;
+    RecordingSink sink;
+    TrainerParts parts;
+    parts.task = &task;
+    parts.reducer = &reducer;
+    parts.optimizer = optimizer.get();
+    parts.schedule = schedule.get();
+    parts.strategy = strategy.get();
+    parts.state = &state;
+    parts.comm = &comm;
+    parts.lane = &lane;
+    parts.save_checkpoint = [&](int64_t done) -> Status {
+      spec.step = done;
+      TW_RETURN_IF_ERROR(SaveCheckpoint(setup.run_dir, spec, comm, 1).status());
+      return done == setup.stop_after ? NumbersError("killed") : OkStatus();
+    };
+    if (rank == 0) parts.sinks = {&sink};
+    Trainer trainer(parts, options);
+    const Status status = trainer.Run(first_step);
+    result.weights[rank] = task.weight.detach().clone();
+    result.hashes[rank] = ParametersHash(reducer.views());
+    if (rank != 0) return;
+    result.status = status;
+    result.summary = trainer.summary();
+    result.sink = sink;
+    result.resumed_after = first_step;
+    state.ForEach([&](const std::string& name, const StateSlot& slot) {
+      const ByteSpan raw = slot.view.raw();
+      result.state[name].assign(raw.begin(), raw.end());
+    });
+  });
+  if (!result.status.ok()) return result;
+  for (const uint64_t hash : result.hashes) EXPECT_EQ(hash, result.hashes[0]) << "replicas differ";
+  return result;
+}
+
+Keys Plain(int64_t local_steps) {
+  return {{"local_steps", local_steps}, {"outer_lr", 1.0}, {"outer_momentum", 0.0}};
+}
+
+TEST(LocalSteps, RoundsOfOneStepAreSync) {
+  RunSetup sync;
+  sync.strategy = "sync";
+  sync.strategy_keys = {};
+  RunSetup diloco, sparse;
+  diloco.strategy_keys = Plain(1);
+  sparse.strategy = "sparseloco";
+  sparse.strategy_keys = {{"local_steps", int64_t{1}}};
+  const Result a = Train(sync), b = Train(diloco), c = Train(sparse);
+  ASSERT_TRUE(b.status.ok()) << b.status;
+  EXPECT_TRUE(torch::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
+  EXPECT_EQ(b.hashes[0], c.hashes[0]);  // the same rule when there is no outer momentum
+  EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
+  EXPECT_EQ(a.sink.records.back().wire_bytes > 0, b.sink.records.back().wire_bytes > 0);
+}
+
+TEST(LocalSteps, RanksWithTheSameDataAreOneRank) {
+  for (const int ranks : {2, 4}) {
+    RunSetup one, many;
+    one.ranks = 1;
+    many.ranks = ranks;
+    many.same_data = true;
+    const Result a = Train(one), b = Train(many);
+    ASSERT_TRUE(b.status.ok()) << b.status;
+    EXPECT_EQ(a.hashes[0], b.hashes[0]) << ranks;
+    EXPECT_DOUBLE_EQ(a.summary.final_loss, b.summary.final_loss);
+  }
+}
+
+TEST(LocalSteps, OneRankWithAPlainOuterStepIsLocalTraining) {
+  RunSetup sync, local;
+  sync.ranks = local.ranks = 1;
+  sync.strategy = "sync";
+  sync.strategy_keys = {};
+  local.strategy_keys = Plain(5);
+  const Result a = Train(sync), b = Train(local);
+  EXPECT_TRUE(torch::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
+}
+
+// One round by hand: lr 0.5 of the Nesterov direction D + mu * D, as m starts at zero.
+TEST(LocalSteps, TheOuterStepIsNesterovs) {
+  RunSetup plain, nesterov;
+  plain.ranks = nesterov.ranks = 1;
+  plain.options.steps = nesterov.options.steps = 4;
+  plain.strategy_keys = Plain(4);
+  nesterov.strategy_keys = {
+      {"local_steps", int64_t{4}}, {"outer_lr", 0.5}, {"outer_momentum", 0.9}};
+  const at::Tensor start = LineTask(0, 4, 1).weight.detach();
+  const at::Tensor moved = start - Train(plain).weights[0];
+  EXPECT_TRUE(torch::allclose(Train(nesterov).weights[0], start - 0.5 * 1.9 * moved, 1e-5, 1e-6));
+}
+
+TEST(LocalSteps, NothingIsSentBetweenOuterSteps) {
+  RunSetup setup;
+  setup.options.steps = 10;  // 4 + 4 + 2
+  setup.options.check_replicas_every = 3;
+  const Result result = Train(setup);
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  ASSERT_EQ(result.sink.records.size(), 10u);
+  for (const StepRecord& r : result.sink.records) {
+    const bool outer = r.step == 4 || r.step == 8 || r.step == 10;
+    EXPECT_EQ(r.wire_bytes > 0, outer) << r.step;
+    EXPECT_EQ(r.payload_bytes > 0, outer) << r.step;
+    EXPECT_GT(r.grad_norm, 0) << r.step;
+  }
+}
+
+TEST(LocalSteps, EveryCompressorAndFeedbackTakesPart) {
+  for (const std::string& compressor : Registry<Compressor>::Get().names()) {
+    for (const char* feedback : {"none", "ef14", "ef21", "econtrol"}) {
+      if (std::string(feedback) != "none" && std::string(feedback) != "ef14" &&
+          compressor != "topk") {
+        continue;
+      }
+      RunSetup setup;
+      setup.compressor = compressor;
+      setup.feedback = feedback;
+      setup.options.steps = 80;
+      setup.options.lr = 0.2;
+      const Result result = Train(setup);
+      EXPECT_TRUE(result.status.ok()) << compressor << " " << feedback << " " << result.status;
+      double first = 0, last = 0;
+      for (size_t i = 0; i < 8; ++i) {
+        first += result.sink.records[i].loss;
+        last += result.sink.records[result.sink.records.size() - 1 - i].loss;
+      }
+      EXPECT_LT(last, first) << compressor << " " << feedback;
+    }
+  }
+}
+
+TEST(LocalSteps, FinalLossIsTheMeanOverRanksOfLocalLosses) {
+  RunSetup both, first;
+  both.options.steps = first.options.steps = 24;
+  both.strategy_keys = first.strategy_keys = {{"local_steps", int64_t{24}}};
+  first.ranks = 1;
+  RunSetup second = first;  // rank 1's data alone: the same as two ranks of which one is not read
+  const Result a = Train(both), b = Train(first);
+  // Rank 0's local steps are those of a run of its own.
+  for (size_t i = 0; i + 1 < 24; ++i) {
+    EXPECT_DOUBLE_EQ(a.sink.records[i].loss, b.sink.records[i].loss) << i;
+  }
+  EXPECT_NE(a.sink.records[23].loss, b.sink.records[23].loss);  // the mean of both ranks
+  EXPECT_NE(a.summary.final_loss, b.summary.final_loss);
+  double own = 0;
+  for (size_t i = 4; i < 24; ++i) own += b.sink.records[i].loss / 20;
+  EXPECT_NEAR(b.summary.final_loss, own, 1e-12);
+}
+
+TEST(LocalSteps, ANonFiniteGradientSkipsOneRanksLocalStepOnly) {
+  RunSetup good, bad;
+  bad.bad_rank = 1;
+  bad.bad_at = 5;
+  const Result a = Train(good), b = Train(bad);
+  ASSERT_TRUE(b.status.ok()) << b.status;
+  EXPECT_NE(a.hashes[0], b.hashes[0]);
+  EXPECT_EQ(b.summary.skipped, 0);  // rank 0 skipped nothing
+  EXPECT_TRUE(torch::isfinite(b.weights[0]).all().item<bool>());
+  EXPECT_TRUE(std::isfinite(b.summary.final_loss));
+  bad.bad_rank = 0;
+  const Result c = Train(bad);
+  EXPECT_EQ(c.summary.skipped, 1);
+  EXPECT_TRUE(c.sink.records[5].skipped);
+  EXPECT_FALSE(c.sink.records[7].skipped);
+}
+
+TEST(LocalSteps, ARoundWithNonFiniteParametersLeavesNoTrace) {
+  for (const int rank : {0, 1}) {
+    RunSetup good, bad;
+    good.options.steps = 8;
+    good.compressor = bad.compressor = "topk";
+    good.feedback = bad.feedback = "ef14";
+    bad.spoil_rank = rank;
+    bad.spoil_at = 9;  // in the third round, which is thrown away
+    const Result a = Train(good), b = Train(bad);
+    ASSERT_TRUE(b.status.ok()) << b.status;
+    EXPECT_EQ(a.hashes[0], b.hashes[0]);
+    EXPECT_EQ(a.state.at("feedback/weight/e"), b.state.at("feedback/weight/e"));
+    EXPECT_EQ(a.state.at("strategy/weight/m"), b.state.at("strategy/weight/m"));
+    EXPECT_TRUE(b.sink.records[11].skipped);
+    bad.options.steps = 16;
+    const Result c = Train(bad);
+    EXPECT_NE(c.hashes[0], b.hashes[0]) << "the run goes on";
+    EXPECT_FALSE(c.sink.records[15].skipped);
+  }
+}
+
+TEST(LocalSteps, MomentsOfASpoiledRankStartAnew) {
+  RunSetup setup;
+  setup.optimizer_keys = {{"momentum", 0.9}};
+  setup.options.lr = 0.02;
+  for (const int rank : {0, 1}) {
+    setup.spoil_rank = rank;
+    setup.spoil_at = 9;
+    Result result = Train(setup);
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    const std::vector<uint8_t>& m = result.state.at("optimizer/weight/m");  // rank 0's
+    EXPECT_EQ(std::count(m.begin(), m.end(), 0) == static_cast<ptrdiff_t>(m.size()), rank == 0);
+  }
+}
+
+TEST(LocalSteps, GivesUpWhenRoundAfterRoundIsThrownAway) {
+  RunSetup setup;
+  setup.options.lr = 3e38;  // every local step is made, and ends in infinity
+  setup.optimizer_keys = {{"momentum", 0.0}, {"weight_decay", 1e3}};
+  setup.options.steps = 100;
+  setup.strategy_keys = {{"local_steps", int64_t{1}}};
+  setup.options.max_skipped = 5;
+  const Result result = Train(setup);
+  EXPECT_EQ(ExitCode(result.status), 5) << result.status;
+  EXPECT_EQ(result.sink.records.size(), 4u);
+  EXPECT_EQ(result.summary.skipped, 5);
+}
+
+// Adam, momentum outside, error memory, and a cut inside of a round.
+TEST(LocalSteps, AResumedRoundIsTheUnbrokenOneBitForBit) {
+  for (const char* strategy : {"diloco", "sparseloco"}) {
+    for (const int ranks : {1, 2}) {
+      TempFolder dir;
+      RunSetup whole;
+      whole.ranks = ranks;
+      whole.strategy = strategy;
+      whole.optimizer = "adamw";
+      whole.optimizer_keys = {};
+      whole.compressor = "topk";
+      whole.feedback = "ef14";
+      whole.feedback_keys = {{"decay", 0.9}};
+      whole.compressor_keys = {{"ratio", 0.1}};
+      whole.options.steps = 15;
+      const Result a = Train(whole);
+      ASSERT_TRUE(a.status.ok()) << a.status;
+      RunSetup cut = whole;
+      cut.run_dir = dir.Path("run");
+      cut.checkpoint_every = 1;
+      cut.stop_after = 6;  // two steps into the second round
+      EXPECT_FALSE(Train(cut).status.ok());
+      cut.stop_after = -1;
+      const Result b = Train(cut);
+      ASSERT_TRUE(b.status.ok()) << b.status;
+      EXPECT_EQ(b.resumed_after, 6);
+      EXPECT_EQ(a.hashes, b.hashes);
+      EXPECT_EQ(a.state, b.state);
+      EXPECT_DOUBLE_EQ(a.summary.final_loss, b.summary.final_loss);
+    }
+  }
+}
+
+TEST(LocalSteps, ACheckpointInARoundHoldsTheAnchor) {
+  TempFolder dir;
+  RunSetup setup;
+  setup.run_dir = dir.Path("run");
+  setup.checkpoint_every = 1;
+  setup.stop_after = 6;
+  EXPECT_FALSE(Train(setup).status.ok());
+  RunSetup round;
+  round.options.steps = 4;
+  const Result anchor = Train(round);
+  const std::string folder = dir.Path("run/checkpoints/") + CheckpointName(6);
+  LineTask task(0, 4, 1);
+  CheckpointSpec spec;
+  StateBag state;
+  spec.model = task.parameters();
+  spec.state = &state;
+  RunRanks(1, [&](Communicator& comm) { TW_CHECK_OK(LoadCheckpoint(folder, spec, comm)); });
+  EXPECT_TRUE(torch::equal(task.weight.detach(), anchor.weights[0]));
+}
+
+// Two ranks two steps into a round, gone on by one: the mean of what they moved is kept.
+TEST(LocalSteps, AnotherNumberOfRanksKeepsTheMeanOfWhatWasMoved) {
+  TempFolder dir;
+  RunSetup setup;
+  setup.strategy_keys = Plain(8);
+  setup.run_dir = dir.Path("run");
+  setup.checkpoint_every = 1;
+  setup.stop_after = 6;
+  EXPECT_FALSE(Train(setup).status.ok());
+  setup.checkpoint_every = 0;
+  setup.stop_after = -1;
+  setup.ranks = 1;
+  setup.options.lr = 0;  // nothing moves any more
+  setup.options.steps = 8;
+  const Result one = Train(setup);
+  ASSERT_TRUE(one.status.ok()) << one.status;
+  RunSetup unbroken;
+  unbroken.strategy_keys = Plain(6);
+  unbroken.options.steps = 6;
+  EXPECT_TRUE(torch::allclose(one.weights[0], Train(unbroken).weights[0], 1e-5, 1e-6));
+}
+
+TEST(LocalSteps, SyncCannotGoOnWithMomentsThatDiffer) {
+  TempFolder dir;
+  RunSetup setup;
+  setup.optimizer_keys = {{"momentum", 0.9}};
+  setup.run_dir = dir.Path("run");
+  setup.checkpoint_every = 1;
+  setup.stop_after = 6;
+  EXPECT_FALSE(Train(setup).status.ok());
+  setup.strategy = "sync";
+  setup.strategy_keys = {};
+  const Result result = Train(setup);
+  EXPECT_EQ(ExitCode(result.status), 3) << result.status;
+  EXPECT_NE(result.status.message().find("each rank's own"), absl::string_view::npos);
+}
+
+TEST(LocalSteps, RefusesZeroLocalSteps) {
+  for (const char* name : {"diloco", "sparseloco"}) {
+    ConfigSection section;
+    section.name = "strategy";
+    section.Set("local_steps", int64_t{0});
+    EXPECT_EQ(ExitCode(Registry<Strategy>::Get().Find(name)->make(section).status()), 2);
+  }
+}
+
+}  // namespace
+}  // namespace tw
