@@ -118,6 +118,11 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                       Registry<Schedule>::Get().Make(config.section("schedule"), s.schedule));
   TW_ASSIGN_OR_RETURN(a->strategy,
                       Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
+  if (a->planner && a->strategy->ExchangesPerStep() < 1) {
+    return ConfigError("planner.name = \"" + s.planner +
+                       "\" measures the exchange of every step, and strategy.name = \"" +
+                       s.strategy + "\" has one in several: use planner.name = \"none\"");
+  }
   a->warnings = loaded.idle;
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());

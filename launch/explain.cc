@@ -3,6 +3,7 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
 #include <iomanip>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -74,19 +75,23 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
-  int64_t params = 0, value_bytes = 0, optimizer_bytes = 0, feedback_bytes = 0, payload = 0;
-  double wire = 0;
+  int64_t params = 0, value_bytes = 0, optimizer_bytes = 0, feedback_bytes = 0;
+  int64_t strategy_bytes = 0;
+  double payload = 0, wire = 0;  // a step, on the average
+  const double exchanges = a->strategy->ExchangesPerStep();
   for (const ParameterPlan& p : a->plan->parameters()) {
     const int64_t n = p.spec.numel();
     params += n;
     value_bytes += n * DTypeBytes(p.spec.dtype);
     optimizer_bytes += a->optimizer->StateBytes(p.spec);
     feedback_bytes += p.route.policy->traits().state_floats * n * 4;
-    payload += p.payload_bytes;
-    wire += WireBytes(*p.route.exchange, p.payload_bytes, ranks);
+    strategy_bytes += a->strategy->StateBytes(p.spec);
+    payload += exchanges * static_cast<double>(p.payload_bytes);
+    wire += exchanges * WireBytes(*p.route.exchange, p.payload_bytes, ranks);
   }
   const int64_t activations = MeasureActivationBytes(*a->task, value_bytes);
-  const int64_t peak = 2 * value_bytes + optimizer_bytes + feedback_bytes + activations;
+  const int64_t peak =
+      2 * value_bytes + optimizer_bytes + feedback_bytes + strategy_bytes + activations;
 
   if (json) {
     nlohmann::ordered_json j;
@@ -112,10 +117,15 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     }
     j["wire_bytes_per_step"] = wire;
     j["payload_bytes_per_step"] = payload;
+    j["exchanges_per_step"] = exchanges;
     j["dense_bytes_per_step"] = 4 * params;
-    j["memory"] = {{"parameters", value_bytes},    {"gradients", value_bytes},
-                   {"optimizer", optimizer_bytes}, {"feedback", feedback_bytes},
-                   {"activations", activations},   {"peak", peak}};
+    j["memory"] = {{"parameters", value_bytes},
+                   {"gradients", value_bytes},
+                   {"optimizer", optimizer_bytes},
+                   {"feedback", feedback_bytes},
+                   {"strategy", strategy_bytes},
+                   {"activations", activations},
+                   {"peak", peak}};
     j["warnings"] = a->warnings;
     out << j.dump() << "\n";
     return OkStatus();
@@ -126,22 +136,27 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   for (const ParameterPlan& p : a->plan->parameters()) width = std::max(width, p.spec.name.size());
   for (const ParameterPlan& p : a->plan->parameters()) {
     out << "  " << std::left << std::setw(static_cast<int>(width) + 2) << p.spec.name
-        << std::setw(14) << ShapeText(p.spec.shape) << std::setw(12) << p.route.compressor
+        << std::setw(14) << ShapeText(p.spec.shape) << std::setw(14) << p.route.compressor
         << std::setw(11) << p.route.feedback << std::setw(9) << MergeName(p.route.exchange->merge())
         << std::right << std::setw(10) << p.payload_bytes << " B"
         << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
   }
   PrintPlanner(loaded.settings.planner, *a, out);
   out << "\n# a step\n  parameters " << params << "\n  dense      "
-      << Mega(4.0 * static_cast<double>(params)) << "\n  payload    "
-      << Mega(static_cast<double>(payload)) << "  (ratio " << std::fixed << std::setprecision(1)
-      << (payload > 0 ? 4.0 * static_cast<double>(params) / static_cast<double>(payload) : 1.0)
-      << ")\n  wire       " << Mega(wire) << " sent by each rank"
+      << Mega(4.0 * static_cast<double>(params)) << "\n  payload    " << Mega(payload)
+      << "  (ratio " << std::fixed << std::setprecision(1)
+      << (payload > 0 ? 4.0 * static_cast<double>(params) / payload : 1.0) << ")\n  wire       "
+      << Mega(wire) << " sent by each rank"
       << (ranks == 1 ? " (one rank sends nothing; try ranks=4)" : "") << "\n";
+  if (exchanges < 1) {
+    out << "  one exchange in " << std::llround(1 / exchanges)
+        << " steps; payload and wire are means over steps\n";
+  }
   out << "\n# memory of a rank\n  parameters  " << Mega(static_cast<double>(value_bytes))
       << "\n  gradients   " << Mega(static_cast<double>(value_bytes)) << "\n  optimizer   "
       << Mega(static_cast<double>(optimizer_bytes)) << "\n  feedback    "
-      << Mega(static_cast<double>(feedback_bytes)) << "\n  activations "
+      << Mega(static_cast<double>(feedback_bytes)) << "\n  strategy    "
+      << Mega(static_cast<double>(strategy_bytes)) << "\n  activations "
       << Mega(static_cast<double>(activations))
       << "  (one forward and backward, measured)\n  peak        " << Mega(static_cast<double>(peak))
       << "\n";

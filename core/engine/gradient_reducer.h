@@ -6,16 +6,14 @@
 //   and goes to the lane thread bucket_pipeline.cc   one bucket through the wire
 // Used from the main thread; the communicator is touched on the lane thread only.
 
-#include <ATen/core/Tensor.h>
-
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/api/optimizer.h"
 #include "core/engine/bucket_pipeline.h"
 #include "core/engine/lane.h"
+#include "core/engine/tensor_views.h"
 
 namespace tw {
 
@@ -35,7 +33,7 @@ struct ReduceOutcome {
 
 class GradientReducer {
  public:
-  using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+  using NamedTensors = tw::NamedTensors;
 
   // Points every parameter's .grad into a bucket and hooks it. All arguments but `options` outlive
   // the reducer.
@@ -108,10 +106,5 @@ class GradientReducer {
   bool agreed_ = false;       // before the buckets: no need to look again
   int64_t wire_start_ = 0;
 };
-
-// The view of a contiguous CPU tensor's memory.
-TensorView ViewOf(const at::Tensor& tensor);
-// What ranks agree on about each parameter, ids in registration order.
-std::vector<TensorSpec> SpecsOf(const GradientReducer::NamedTensors& parameters);
 
 }  // namespace tw

@@ -210,7 +210,11 @@ TEST(LocalSteps, EveryCompressorAndFeedbackTakesPart) {
       setup.compressor = compressor;
       setup.feedback = feedback;
       setup.options.steps = 80;
-      setup.options.lr = 0.2;
+      setup.strategy_keys = Plain(4);
+      // A hundred elements: one of them, which is the default of some, would take longer.
+      for (const FieldInfo& f : Registry<Compressor>::Get().Find(compressor)->fields) {
+        if (f.key == "ratio") setup.compressor_keys = {{"ratio", 0.25}};
+      }
       const Result result = Train(setup);
       EXPECT_TRUE(result.status.ok()) << compressor << " " << feedback << " " << result.status;
       double first = 0, last = 0;

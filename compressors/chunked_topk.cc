@@ -1,0 +1,256 @@
+// chunked_topk: the k largest magnitudes of every chunk, with indices inside of the chunk and
+// values of a few bits if asked for: the codec of SparseLoCo (Sarfi et al., arXiv 2508.15706;
+// chunks of 4096, 12-bit indices, 2-bit values). The grid of the values is ours.
+//
+//   chunk of L elements (the last one may be shorter), k = clamp(round(ratio * L), 1, L)
+//   S = indices of the k largest |x_i| in the chunk, equal magnitudes by lower index
+//   value_bits = 32: decode_i = x_i for i in S, else 0
+//   else with T = 2^(value_bits-1) - 1, a = min |x_i|, b = max |x_i| over S, step = (b - a) / T:
+//     q_i = nearest of 0..T to (|x_i| - a) / step;  decode_i = sign(x_i) * (q_i = T ? b : a +
+//     q_i*step)
+// Magnitudes of S start at a, not at 0, so a grid between a and b wastes no code; zeros stay zeros
+// and |error| <= min(|x_i|, step/2).
+//   delta >= k/L * 4 T^2 / (4 T^2 + k - 2)     (a = 0, one element b, the others midway to a step)
+//
+// Body: for every chunk [k ascending indices of ceil(log2 L) bits][values], each part packed least
+// significant bit first and padded with zero bits to a byte. Values are k fp32, or fp32 a, fp32 b
+// and k codes 2*q + (x < 0) of value_bits bits. Its size depends on numel only. No state. Left out:
+// entropy coding of the indices.
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "compressors/keep_count.h"
+#include "core/api/compressor.h"
+#include "core/kernels/index_pack.h"
+#include "core/kernels/topk.h"
+
+namespace tw {
+namespace {
+
+using kernels::IndexBits;
+using kernels::IndexReader;
+using kernels::IndexWriter;
+using kernels::PackedIndexBytes;
+
+struct ChunkedTopKConfig {
+  double ratio = 0.01;
+  int64_t chunk = 4096;
+  int64_t value_bits = 32;
+  static FieldList<ChunkedTopKConfig> Fields() {
+    return FieldList<ChunkedTopKConfig>()
+        .Real("ratio", &ChunkedTopKConfig::ratio, {0, 1, kOpenLow},
+              "fraction of the elements that travel")
+        .Int("chunk", &ChunkedTopKConfig::chunk, {1, 1 << 24},
+             "elements among which the largest are chosen")
+        .Int("value_bits", &ChunkedTopKConfig::value_bits, {2, 32},
+             "bits of a value: 2, 4, 8, or 32 for the value itself");
+  }
+};
+
+// The magnitudes that codes 0..top stand for.
+struct Grid {
+  float low = 0, high = 0, step = 0;
+  uint32_t top = 1;
+
+  Grid(float low, float high, uint32_t top)
+      : low(low), high(high), step((high - low) / static_cast<float>(top)), top(top) {}
+  uint32_t Nearest(float magnitude) const {
+    if (step == 0) return 0;
+    const float at = std::floor((magnitude - low) / step + 0.5f);
+    return static_cast<uint32_t>(std::min(at, static_cast<float>(top)));
+  }
+  float Value(uint32_t code) const {
+    const uint32_t q = code >> 1;
+    const float magnitude = q >= top ? high : low + static_cast<float>(q) * step;
+    return code & 1 ? -magnitude : magnitude;
+  }
+};
+
+class ChunkedTopK : public Compressor {
+ public:
+  static StatusOr<std::unique_ptr<Compressor>> Create(const ChunkedTopKConfig& config) {
+    const int64_t bits = config.value_bits;
+    if (bits != 2 && bits != 4 && bits != 8 && bits != 32) {
+      return ConfigError("compressor.value_bits = " + std::to_string(bits) +
+                         " is none of 2, 4, 8, 32");
+    }
+    return std::unique_ptr<Compressor>(new ChunkedTopK(config));
+  }
+
+  const CompressorTraits& traits() const override { return traits_; }
+  double Delta(const TensorSpec& spec) const override {
+    const int64_t d = spec.numel();
+    double delta = 1;
+    for (const int64_t length : {std::min(d, config_.chunk), d % config_.chunk}) {
+      if (length > 0) delta = std::min(delta, ChunkDelta(Shape(length)));
+    }
+    return delta;
+  }
+  double Omega(const TensorSpec&) const override { return std::numeric_limits<double>::infinity(); }
+  int64_t MaxEncodedBytes(const TensorSpec& spec, int) const override {
+    return static_cast<int64_t>(BodyBytes(static_cast<size_t>(spec.numel())));
+  }
+
+  StatusOr<int64_t> EncodeRound(int, ByteSpan, const MessageView& message,
+                                const CodecContext& context, MutableByteSpan body) const override {
+    const size_t d = message.buffer.size();
+    TW_CHECK_GE(body.size(), BodyBytes(d));
+    uint8_t* to = body.data();
+    for (size_t at = 0; at < d; at += Chunk()) {
+      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
+      const MessageView part{message.buffer.subspan(at, shape.length),
+                             message.addend ? message.addend + at : nullptr, message.scale};
+      const auto taken =
+          kernels::TakeTopK(part, shape.kept,
+                            context.scratch->Get<kernels::IndexedValue>(
+                                kScratchCodec0, kernels::TopKScratch(shape.length, shape.kept)));
+      IndexWriter indices(to, shape.index_bits);
+      for (const auto e : taken) indices.Put(kernels::IndexOf(e));
+      indices.Finish();
+      WriteValues(taken, part.buffer, to + shape.index_bytes);
+      to += shape.bytes();
+    }
+    return static_cast<int64_t>(to - body.data());
+  }
+
+  Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
+                   std::span<float> out) const override {
+    TW_RETURN_IF_ERROR(Check(body, out.size()));
+    for (size_t at = 0; at < out.size(); at += Chunk()) {
+      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), out.size() - at)));
+      IndexReader indices(body.first(shape.index_bytes), shape.index_bits);
+      const ByteSpan values = body.subspan(shape.index_bytes, shape.value_bytes);
+      float* chunk = out.data() + at;
+      if (exact()) {
+        for (size_t j = 0; j < shape.kept; ++j) {
+          chunk[indices.Next()] += scale * LoadLE<float>(values.data() + j * sizeof(float));
+        }
+      } else {
+        const Grid grid = GridOf(values);
+        IndexReader codes(values.subspan(kGridBytes), value_bits());
+        for (size_t j = 0; j < shape.kept; ++j) {
+          chunk[indices.Next()] += scale * grid.Value(codes.Next());
+        }
+      }
+      body = body.subspan(shape.bytes());
+    }
+    return OkStatus();
+  }
+
+ private:
+  static constexpr size_t kGridBytes = 2 * sizeof(float);
+
+  struct ChunkShape {
+    size_t length = 0, kept = 0;
+    int index_bits = 0;
+    size_t index_bytes = 0, value_bytes = 0;
+    size_t bytes() const { return index_bytes + value_bytes; }
+  };
+
+  explicit ChunkedTopK(const ChunkedTopKConfig& config)
+      : config_(config),
+        traits_{.merges = {Merge::kGather},
+                .fixed_size = true,
+                .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}
+
+  bool exact() const { return config_.value_bits == 32; }
+  int value_bits() const { return static_cast<int>(config_.value_bits); }
+  uint32_t top() const { return (1u << (value_bits() - 1)) - 1; }
+  size_t Chunk() const { return static_cast<size_t>(config_.chunk); }
+
+  ChunkShape Shape(int64_t length) const {
+    ChunkShape shape;
+    shape.length = static_cast<size_t>(length);
+    shape.kept = static_cast<size_t>(KeepCount(config_.ratio, length));
+    shape.index_bits = IndexBits(shape.length);
+    shape.index_bytes = PackedIndexBytes(shape.kept, shape.index_bits);
+    shape.value_bytes = exact() ? shape.kept * sizeof(float)
+                                : kGridBytes + PackedIndexBytes(shape.kept, value_bits());
+    return shape;
+  }
+  size_t BodyBytes(size_t d) const {
+    const size_t tail = d % Chunk();
+    return d / Chunk() * Shape(config_.chunk).bytes() +
+           (tail > 0 ? Shape(static_cast<int64_t>(tail)).bytes() : 0);
+  }
+  double ChunkDelta(const ChunkShape& shape) const {
+    const double kept = static_cast<double>(shape.kept);
+    const double fraction = kept / static_cast<double>(shape.length);
+    if (exact()) return fraction;
+    const double t = top();
+    return fraction * 4 * t * t / (4 * t * t + std::max(0.0, kept - 2));
+  }
+  Grid GridOf(ByteSpan values) const {
+    return Grid(LoadLE<float>(values.data()), LoadLE<float>(values.data() + sizeof(float)), top());
+  }
+
+  // Of the elements that were taken out of `chunk`; puts back what their codes lose.
+  void WriteValues(std::span<const kernels::IndexedValue> taken, std::span<float> chunk,
+                   uint8_t* to) const {
+    if (exact()) {
+      for (const auto e : taken) {
+        StoreLE(to, kernels::ValueBitsOf(e));
+        to += sizeof(float);
+      }
+      return;
+    }
+    float low = std::numeric_limits<float>::max(), high = 0;
+    for (const auto e : taken) {
+      const float m = std::fabs(std::bit_cast<float>(kernels::ValueBitsOf(e)));
+      low = std::min(low, m);
+      high = std::max(high, m);
+    }
+    const Grid grid(low, high, top());
+    StoreLE(to, low);
+    StoreLE(to + sizeof(float), high);
+    IndexWriter codes(to + kGridBytes, value_bits());
+    for (const auto e : taken) {
+      const float x = std::bit_cast<float>(kernels::ValueBitsOf(e));
+      const uint32_t code = 2 * grid.Nearest(std::fabs(x)) + (std::signbit(x) ? 1 : 0);
+      codes.Put(code);
+      chunk[kernels::IndexOf(e)] = x - grid.Value(code);
+    }
+    codes.Finish();
+  }
+
+  // All of it before anything is added.
+  Status Check(ByteSpan body, size_t d) const {
+    if (body.size() != BodyBytes(d)) {
+      return DataLoss("chunked_topk: body of " + std::to_string(body.size()) + " bytes, expected " +
+                      std::to_string(BodyBytes(d)));
+    }
+    for (size_t at = 0; at < d; at += Chunk()) {
+      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
+      if (!kernels::AscendingBelow(body.first(shape.index_bytes), shape.index_bits, shape.kept,
+                                   shape.length)) {
+        return DataLoss("chunked_topk: indices are not ascending below " +
+                        std::to_string(shape.length) + " in the chunk at " + std::to_string(at));
+      }
+      if (!exact()) TW_RETURN_IF_ERROR(CheckCodes(body.subspan(shape.index_bytes), shape, at));
+      body = body.subspan(shape.bytes());
+    }
+    return OkStatus();
+  }
+  Status CheckCodes(ByteSpan values, const ChunkShape& shape, size_t at) const {
+    const Grid grid = GridOf(values);
+    IndexReader codes(values.subspan(kGridBytes, shape.value_bytes - kGridBytes), value_bits());
+    for (size_t j = 0; j < shape.kept; ++j) codes.Next();
+    if (grid.low >= 0 && grid.low <= grid.high && std::isfinite(grid.high) &&
+        codes.PaddingIsZero()) {
+      return OkStatus();
+    }
+    return DataLoss("chunked_topk: values of the chunk at " + std::to_string(at) +
+                    " are malformed");
+  }
+
+  ChunkedTopKConfig config_;
+  CompressorTraits traits_;
+};
+
+TW_REGISTER(Compressor, chunked_topk, /*wire_id=*/14, ChunkedTopKConfig, ChunkedTopK::Create,
+            "the largest magnitudes of each chunk, with values of 2 to 32 bits");
+
+}  // namespace
+}  // namespace tw

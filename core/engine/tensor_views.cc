@@ -1,0 +1,40 @@
+#include "core/engine/tensor_views.h"
+
+#include "core/base/status.h"
+
+namespace tw {
+namespace {
+
+DType ToDType(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat:
+      return DType::kF32;
+    case at::kDouble:
+      return DType::kF64;
+    case at::kHalf:
+      return DType::kF16;
+    case at::kBFloat16:
+      return DType::kBF16;
+    default:
+      TW_CHECK(false && "parameters are fp32, fp64, fp16 or bf16");
+      return DType::kF32;
+  }
+}
+
+}  // namespace
+
+TensorView ViewOf(const at::Tensor& tensor) {
+  TW_CHECK(tensor.is_contiguous() && tensor.device().is_cpu());
+  return {tensor.data_ptr(), ToDType(tensor.scalar_type()), tensor.numel()};
+}
+
+std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, tensor] : parameters) {
+    specs.push_back({static_cast<uint32_t>(specs.size()), name, tensor.sizes().vec(),
+                     ToDType(tensor.scalar_type())});
+  }
+  return specs;
+}
+
+}  // namespace tw

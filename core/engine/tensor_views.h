@@ -1,0 +1,21 @@
+#pragma once
+// From LibTorch's tensors to what the rest sees of them.
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/base/tensor_view.h"
+
+namespace tw {
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// The view of a contiguous CPU tensor's memory.
+TensorView ViewOf(const at::Tensor& tensor);
+// What ranks agree on about each parameter, ids in registration order.
+std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters);
+
+}  // namespace tw
