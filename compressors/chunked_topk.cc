@@ -97,15 +97,16 @@ class ChunkedTopK : public Compressor {
                                 const CodecContext& context, MutableByteSpan body) const override {
     const size_t d = message.buffer.size();
     TW_CHECK_GE(body.size(), BodyBytes(d));
+    const ChunkShape longest = Shape(static_cast<int64_t>(std::min(Chunk(), d)));
+    const auto scratch = context.scratch->Get<kernels::IndexedValue>(
+        kScratchCodec0, kernels::TopKScratch(longest.length, longest.kept));
+    float near = 0;  // the smallest magnitude sent of the chunk before
     uint8_t* to = body.data();
     for (size_t at = 0; at < d; at += Chunk()) {
       const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
       const MessageView part{message.buffer.subspan(at, shape.length),
                              message.addend ? message.addend + at : nullptr, message.scale};
-      const auto taken =
-          kernels::TakeTopK(part, shape.kept,
-                            context.scratch->Get<kernels::IndexedValue>(
-                                kScratchCodec0, kernels::TopKScratch(shape.length, shape.kept)));
+      const auto taken = kernels::TakeTopKNear(part, shape.kept, scratch, &near);
       IndexWriter indices(to, shape.index_bits);
       for (const auto e : taken) indices.Put(kernels::IndexOf(e));
       indices.Finish();

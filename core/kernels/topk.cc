@@ -116,6 +116,7 @@ HWY_EXPORT(CollectT);
 
 constexpr size_t kMinSampled = 1 << 14;  // below, the whole message is in cache anyway
 constexpr size_t kSample = 1 << 15;      // with whole strides up to a quarter more
+constexpr size_t kFew = 1024;            // sorted faster than counted
 
 uint32_t MagnitudeBits(float x) { return std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu; }
 uint32_t MagnitudeOf(IndexedValue e) { return ValueBitsOf(e) & 0x7FFFFFFFu; }
@@ -209,6 +210,38 @@ size_t TakeFromBuffer(std::span<float> buffer, size_t k, std::span<IndexedValue>
   return count;
 }
 
+// The same of few: a copy that fits the cache, in part sorted.
+Cut SmallCut(std::span<const IndexedValue> moved, size_t k) {
+  std::array<uint32_t, kFew> magnitudes = {};
+  const auto end = std::transform(moved.begin(), moved.end(), magnitudes.begin(), MagnitudeOf);
+  std::nth_element(magnitudes.begin(), magnitudes.begin() + static_cast<ptrdiff_t>(k - 1), end,
+                   std::greater<>());
+  const uint32_t cut = magnitudes[k - 1];
+  const auto above = std::count_if(magnitudes.begin(), end, [&](uint32_t m) { return m > cut; });
+  return {cut, k - static_cast<size_t>(above)};
+}
+
+// Of what was moved out of the buffer, indices ascending, the k largest; the others go back.
+// REQUIRES: 1 <= k <= moved.size().
+std::span<const IndexedValue> KeepLargest(std::span<float> buffer, size_t k,
+                                          std::span<IndexedValue> moved) {
+  Cut cut = moved.size() <= kFew
+                ? SmallCut(moved, k)
+                : RadixCut(moved.size(), k, [&](size_t i) { return MagnitudeOf(moved[i]); });
+  size_t kept = 0;
+  for (const IndexedValue e : moved) {
+    const uint32_t m = MagnitudeOf(e);
+    const bool tie = m == cut.magnitude && cut.ties > 0;
+    if (m > cut.magnitude || tie) {
+      cut.ties -= tie;
+      moved[kept++] = e;
+    } else {
+      buffer[IndexOf(e)] = std::bit_cast<float>(ValueBitsOf(e));
+    }
+  }
+  return moved.first(kept);
+}
+
 }  // namespace
 
 size_t TopKScratch(size_t numel, size_t k) {
@@ -236,20 +269,33 @@ std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
     TW_CHECK_EQ(TakeFromBuffer(buffer, k, scratch), k);
     return scratch.first(k);
   }
-  Cut cut = RadixCut(count, k, [&](size_t i) { return MagnitudeOf(scratch[i]); });
-  size_t kept = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const IndexedValue e = scratch[i];
-    const uint32_t m = MagnitudeOf(e);
-    const bool tie = m == cut.magnitude && cut.ties > 0;
-    if (m > cut.magnitude || tie) {
-      cut.ties -= tie;
-      scratch[kept++] = e;
+  return KeepLargest(buffer, k, scratch.first(count));
+}
+
+std::span<const IndexedValue> TakeTopKNear(const MessageView& message, size_t k,
+                                           std::span<IndexedValue> scratch, float* near) {
+  const std::span<float> buffer = message.buffer;
+  TW_CHECK_LE(k, buffer.size());
+  TW_CHECK_GE(scratch.size(), TopKScratch(buffer.size(), k));
+  MessageView rest = message;
+  std::span<const IndexedValue> taken;
+  float guess = k > 0 ? 0.9f * *near : 0;
+  for (int tries = 0; tries < 4 && guess > 0 && taken.empty(); ++tries, guess *= 0.6f) {
+    bool overflow = false;
+    const size_t count =
+        Collect(buffer, rest.addend, rest.scale, 0, MagnitudeBits(guess), scratch, &overflow);
+    rest.addend = nullptr;
+    if (!overflow && count >= k) {
+      taken = KeepLargest(buffer, k, scratch.first(count));
     } else {
-      buffer[IndexOf(e)] = std::bit_cast<float>(ValueBitsOf(e));
+      PutBack(buffer, scratch.first(count));
     }
   }
-  return scratch.first(kept);
+  if (taken.empty()) taken = TakeTopK(rest, k, scratch);
+  uint32_t least = taken.empty() ? 0 : ~0u;
+  for (const IndexedValue e : taken) least = std::min(least, MagnitudeOf(e));
+  *near = std::bit_cast<float>(least);
+  return taken;
 }
 
 size_t TakeAbove(const MessageView& message, float threshold, std::span<IndexedValue> scratch) {

@@ -32,6 +32,12 @@ size_t TopKScratch(size_t numel, size_t k);
 std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
                                        std::span<IndexedValue> scratch);
 
+// The same for one of many short messages in a row, whose k-th largest magnitude is probably near
+// *near (that of the message before; 0: no idea). Leaves its own there. Only the time depends on
+// what *near is.
+std::span<const IndexedValue> TakeTopKNear(const MessageView& message, size_t k,
+                                           std::span<IndexedValue> scratch, float* near);
+
 // Performs the pending addition and moves every element with |x| > threshold (>= 0) out, indices
 // ascending. Returns how many there are; when that plus kTakeSlack is more than scratch.size(),
 // nothing was moved but the addition is done. REQUIRES: numel < 2^32, scratch.size() >= kTakeSlack.

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -49,6 +52,35 @@ void ExpectExact(const std::vector<float>& x, const std::vector<float>& g, size_
   for (size_t i = 0; i < x.size(); ++i) {
     ASSERT_EQ(std::bit_cast<uint32_t>(buffer[i]), std::bit_cast<uint32_t>(residual[i])) << i;
   }
+}
+
+// A guess, however bad, changes nothing but the time.
+TEST(TopK, AGuessDoesNotChangeTheSelection) {
+  OnEverySimdTarget([] {
+    for (const size_t n : {size_t{1}, size_t{100}, size_t{4096}, size_t{20'000}}) {
+      const std::vector<float> g = RandomFloats(n, 12);
+      for (const std::vector<float>& x :
+           {RandomFloats(n, 11), AwkwardFloats(n, 13), std::vector<float>(n, 0.0f)}) {
+        for (const size_t k : {size_t{1}, std::max<size_t>(n / 100, 1), n / 2, n}) {
+          std::vector<float> plain = x;
+          std::vector<IndexedValue> scratch(kernels::TopKScratch(n, k)), other = scratch;
+          const auto expected = kernels::TakeTopK({plain, g.data(), 0.5f}, k, scratch);
+          float least = expected.empty() ? 0.0f : std::numeric_limits<float>::max();
+          for (const auto e : expected) {
+            least = std::min(least, std::fabs(std::bit_cast<float>(kernels::ValueBitsOf(e))));
+          }
+          for (const float near : {0.0f, 1e-45f, 1e-3f, 0.5f, 2.0f, 1e30f}) {
+            std::vector<float> buffer = x;
+            float found = near;
+            const auto taken = kernels::TakeTopKNear({buffer, g.data(), 0.5f}, k, other, &found);
+            ASSERT_TRUE(std::equal(taken.begin(), taken.end(), expected.begin(), expected.end()));
+            ASSERT_EQ(std::memcmp(buffer.data(), plain.data(), n * sizeof(float)), 0);
+            ASSERT_EQ(found, least);
+          }
+        }
+      }
+    }
+  });
 }
 
 std::vector<size_t> Counts(size_t n) {
