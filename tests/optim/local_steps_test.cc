@@ -227,6 +227,24 @@ TEST(LocalSteps, EveryCompressorAndFeedbackTakesPart) {
   }
 }
 
+// Train compares the ranks' hashes at the end, check_replicas_every after every round.
+TEST(LocalSteps, ReplicasAreEqualAtAnyNumberOfRanks) {
+  for (const int ranks : {1, 2, 3, 4}) {
+    for (const char* compressor : {"none", "topk", "chunked_topk", "blockquant", "powersgd"}) {
+      RunSetup setup;
+      setup.ranks = ranks;
+      setup.compressor = compressor;
+      setup.feedback = "ef14";
+      setup.optimizer = "adamw";
+      setup.optimizer_keys = {};
+      setup.options.accumulate = 2;
+      setup.options.grad_clip = 0.5;
+      const Result result = Train(setup);
+      EXPECT_TRUE(result.status.ok()) << compressor << " " << ranks << ": " << result.status;
+    }
+  }
+}
+
 TEST(LocalSteps, FinalLossIsTheMeanOverRanksOfLocalLosses) {
   RunSetup both, first;
   both.options.steps = first.options.steps = 24;
