@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <ostream>
-#include <thread>
 
 #include "core/engine/checkpoint.h"
 #include "launch/commands.h"
@@ -32,9 +31,7 @@ Status RunEval(const std::string& config, const std::vector<std::string>& overri
   }
   TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest));
   const int64_t threads = loaded.settings.train.threads;
-  at::set_num_threads(threads > 0
-                          ? static_cast<int>(threads)
-                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(threads > 0 ? static_cast<int>(threads) : DefaultThreads(1));
   std::vector<std::string> warnings;
   TW_ASSIGN_OR_RETURN(const std::string weights, ResolveWeights(checkpoint, &warnings));
   for (const std::string& w : warnings) std::fprintf(stderr, "tightwire: %s\n", w.c_str());

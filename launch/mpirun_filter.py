@@ -15,7 +15,7 @@ import sys
 RULER = b"-" * 74 + b"\n"
 # mpirun's unframed lines. They may follow a rank's unfinished line, so they are looked for anywhere.
 STATE = re.compile(rb"\[[\w.-]+:\d+\] \[\[\d+,\d+\],\d+\] (?:ACTIVATE|ORTE_ERROR_LOG)[^\n]*\n"
-                   rb"|\[[\w.-]+:\d+\] (?:\d+ more process(?:es)? ha|Set MCA parameter)[^\n]*\n"
+                   rb"|\[[\w.-]+:\d+\] (?:\d+ more process(?:es)? ha|Set MCA parameter|plm:rsh: Warning)[^\n]*\n"
                    rb"|\d+ total process(?:es)? failed to start\n")
 STATE_BEGINS = re.compile(rb"\[[\w.-]*(:\d*(\]( (\[[^\n]*)?)?)?)?$")
 KILLED = re.compile(rb"ACTIVATE PROC \[\[\d+,\d+\],(\d+)\] STATE ABORTED BY SIGNAL")

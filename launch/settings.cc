@@ -112,7 +112,8 @@ FieldList<TrainConfig> TrainConfig::Fields() {
             "bf16: forward under autocast; parameters and gradients stay fp32")
       .Real("grad_clip", &TrainConfig::grad_clip, {0},
             "norm to which the exchanged gradient is clipped; 0: off")
-      .Int("threads", &TrainConfig::threads, {0, 4096}, "per rank; 0: cores / ranks on this host")
+      .Int("threads", &TrainConfig::threads, {0, 4096},
+           "per rank; 0: OMP_NUM_THREADS, or cores / ranks on this host")
       .Int("max_skipped", &TrainConfig::max_skipped, {1, kMaxInt},
            "give up (exit 5) after so many steps in a row with a non-finite gradient");
 }

@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "core/base/hash.h"
@@ -52,11 +51,8 @@ Status AgreeOnConfig(World& world, const std::string& mine) {
                                          "); start all ranks with the same file and arguments"));
 }
 
-// This rank's threads: as configured, or the host's cores shared by its ranks.
 int ThreadCount(const TrainConfig& train, World& world) {
-  if (train.threads > 0) return static_cast<int>(train.threads);
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::max(1, cores / world.local_size());
+  return train.threads > 0 ? static_cast<int>(train.threads) : DefaultThreads(world.local_size());
 }
 
 // Nothing when the run folder holds no finished run.

@@ -89,6 +89,13 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
   return std::make_unique<MpiWorld>(std::move(session));
 }
 
+int DefaultThreads(int ranks_here) {
+  const int asked = EnvInt("OMP_NUM_THREADS", 0);
+  if (asked > 0) return asked;
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, cores / ranks_here);
+}
+
 Status World::AgreeOn(const Status& mine) {
   return lane_->Run([&] { return AgreeStatus(comm(), mine, {0, -1, "agreement"}); });
 }

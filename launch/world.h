@@ -44,6 +44,10 @@ class World {
   std::unique_ptr<Lane> lane_ = std::make_unique<Lane>();
 };
 
+// Threads of a rank that was not told how many: OMP_NUM_THREADS, which launch/run sets, or else the
+// host's cores shared by its `ranks_here`.
+int DefaultThreads(int ranks_here);
+
 // Prints one line on one rank and ends the job with the status's exit code: rank 0 at once, a
 // higher rank only when no lower one has ended the job meanwhile. For errors that are not known to
 // be the same everywhere. Does not return.

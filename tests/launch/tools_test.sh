@@ -119,6 +119,36 @@ if ((rc != 143)) || [[ -n $left ]]; then
   failures=$((failures + 1))
 fi
 
+cluster=$tools/cluster
+check ClusterHelps 0 'launch/cluster --hosts 4 --rate 100mbit' "$cluster" --help
+check ClusterNeedsHosts 2 'cluster: error: --hosts N is missing' "$cluster" -- train c.toml
+check ClusterNeedsACommand 2 'nothing to run' "$cluster" --hosts 2
+check ClusterRefusesNoHosts 2 "--hosts is '0'; a whole number from 1 to" "$cluster" --hosts 0 -- train c.toml
+check ClusterNamesTheNearestOption 2 "'--host' is not an option .*did you mean --hosts" "$cluster" --host 2 -- train c.toml
+check ClusterRefusesARateWithoutUnit 2 "rate '100'; numbers like 500kbit" "$cluster" --hosts 2 --rate 100 -- train c.toml
+check ClusterRefusesBytesASecond 2 "bits a second, with the unit" "$cluster" --hosts 2 --rate 10MB -- train c.toml
+check ClusterRefusesTooManyRates 2 '--rate has 3 rates for 2 hosts' "$cluster" --hosts 2 --rate 1gbit,1gbit,1gbit -- train c.toml
+check ClusterRefusesAnUnknownDelay 2 "--delay '5'; numbers like 50us" "$cluster" --hosts 2 --delay 5 -- train c.toml
+check ClusterRefusesATopology 2 "--topology is '2by2'; MACHINESxHOSTS" "$cluster" --topology 2by2 -- train c.toml
+check ClusterRefusesInnerOfAFlatOne 2 '--inner is of the links inside' "$cluster" --hosts 2 --inner 1gbit -- train c.toml
+check ClusterRefusesTwoVerbs 2 '--up and --down do not go together' "$cluster" --up --down --name a
+check ClusterDryRunPrintsItAll 0 '^tc -n tw-dry-h1 qdisc replace dev eth0 root tbf rate 100000000bit burst 32768 latency 200ms$' \
+  "$cluster" --hosts 2 --rate 100mbit --name dry --dry-run -- tightwire train c.toml
+grep -q ' mpirun .*--host h0:1\\,h1:1 .*/fake train c.toml$' out.txt || { echo "FAILED ClusterDryRunPrintsMpirun"; failures=$((failures + 1)); }
+# The interpreter itself: python3 may be a script that needs more of PATH.
+python=$(python3 -c 'import sys; print(sys.executable)')
+check ClusterNamesAMissingTool 3 'cluster: error: no ip; as root run: apt-get install -y iproute2' env PATH="$scratch/nothing" \
+  "$python" "$cluster" --hosts 2 -- train c.toml
+if (($(id -u))); then
+  check ClusterNeedsRoot 2 'cluster: error: network namespaces need root' "$cluster" --hosts 2 -- train c.toml
+elif setpriv --reuid=65534 --clear-groups test -r "$cluster" 2>/dev/null && command -v tc >/dev/null; then
+  check ClusterNeedsRoot 2 'cluster: error: network namespaces need root' setpriv --reuid=65534 --clear-groups \
+    "$cluster" --hosts 2 -- train c.toml
+  check_lines ClusterNeedsRootInOneLine 1
+else
+  echo "SKIPPED: launch/cluster without root (another user cannot read it here)"
+fi
+
 # shellcheck disable=SC2016  # the job expands it
 check SlurmPrintsTheScript 0 'srun --mpi=pmix .*/fake train c.toml run.dir=runs/tightwire-"\$SLURM_JOB_ID"' \
   "$tools/slurm" --nodes 2 --ntasks-per-node 4 -- train c.toml
