@@ -210,11 +210,12 @@ Status TrainRun::Go() {
   parts.peak_tensor_bytes = [&] { return PeakTensorBytes() + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
   Status opened = rank == 0 ? RemoveSummary(run_dir) : OkStatus();
-  if (rank == 0 && opened.ok()) {
-    const RunInfo info{run_dir,    s.top.name,      s.train.steps,
-                       first_step, s.metrics.every, world->size()};
+  if (opened.ok()) {
+    const RunInfo info{run_dir,         s.top.name,    s.train.steps, first_step,
+                       s.metrics.every, world->size(), rank};
     for (const std::string& name : s.metrics.sinks) {
       auto kind = Registry<MetricSinkKind>::Get().Find(name)->make(ConfigSection{});
+      if (kind.ok() && rank != 0 && !(*kind)->on_every_rank()) continue;
       auto sink = kind.ok() ? (*kind)->Open(info) : kind.status();
       if (!sink.ok()) {
         opened = sink.status();

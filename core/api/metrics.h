@@ -22,6 +22,8 @@ struct StepRecord {
   int64_t wire_bytes = 0;     // all this rank handed to the transport
   int64_t dense_bytes = 0;    // 4 x numel
   double step_ms = 0;
+  double cpu_ms = 0;        // of it, the main thread on a core
+  double core_wait_ms = 0;  // of it, the main thread ready to run, all cores taken; NaN: unknown
   double forward_ms = 0;
   double backward_ms = 0;
   double encode_ms = 0;
@@ -50,10 +52,11 @@ struct RunInfo {
   int64_t first_step = 0;  // > 0 after a resume
   int64_t every = 1;
   int world_size = 1;
+  int rank = 0;  // whose records these are
 };
 
-// Takes one record a step, on rank 0. Write failures (disk full) are returned and end the run with
-// fault kData.
+// Takes one record a step, on rank 0 unless its kind says otherwise. Write failures (disk full) are
+// returned and end the run with fault kData.
 class MetricSink {
  public:
   virtual ~MetricSink() = default;
@@ -61,12 +64,14 @@ class MetricSink {
   virtual Status Flush() { return OkStatus(); }
 };
 
-// A kind of sink: "console", "jsonl", "tensorboard". A resumed run appends; records after the
-// resumed step are dropped first.
+// A kind of sink: "console", "jsonl", "jsonl_ranks", "tensorboard". A resumed run appends; records
+// after the resumed step are dropped first.
 class MetricSinkKind {
  public:
   virtual ~MetricSinkKind() = default;
   virtual StatusOr<std::unique_ptr<MetricSink>> Open(const RunInfo& info) const = 0;
+  // Opened on all ranks, each with its own records.
+  virtual bool on_every_rank() const { return false; }
 };
 
 }  // namespace tw

@@ -10,6 +10,7 @@
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/thread_time.h"
 #include "core/engine/catch_torch.h"
 #include "core/engine/norms.h"
 
@@ -51,8 +52,12 @@ Status Trainer::Step(int64_t step) {
   record_.lr = options_.lr * parts_.schedule->Factor(step, options_.steps);
   record_.dense_bytes = summary_.dense_bytes_per_step;
   const double start = NowMs();
+  const ThreadTime thread_start = ThisThreadTime();
   TW_ASSIGN_OR_RETURN(const StepResult result, parts_.strategy->Step(*this));
   record_.step_ms = NowMs() - start;
+  const ThreadTime thread_end = ThisThreadTime();
+  record_.cpu_ms = thread_end.cpu_ms - thread_start.cpu_ms;
+  record_.core_wait_ms = thread_end.core_wait_ms - thread_start.core_wait_ms;
   TW_RETURN_IF_ERROR(parts_.state->mismatch());
   record_.skipped = result.skip != Skip::kNo;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {

@@ -1,4 +1,5 @@
-// metrics.jsonl in the run folder: one JSON object a step, fields in the order of MetricFields().
+// metrics.jsonl in the run folder: one JSON object a step, fields in the order of MetricFields();
+// jsonl_ranks writes the same of every rank, metrics.rank0.jsonl and so on.
 // What JSON cannot say (NaN, infinities) is null. Each line is handed to the kernel when it is
 // written: a killed run loses none. A resumed run first drops the lines after its first step and a
 // torn last one.
@@ -82,7 +83,13 @@ class JsonlKind : public MetricSinkKind {
     return std::make_unique<JsonlKind>();
   }
   StatusOr<std::unique_ptr<MetricSink>> Open(const RunInfo& info) const override {
-    const std::string path = (std::filesystem::path(info.run_dir) / "metrics.jsonl").string();
+    return OpenFile("metrics.jsonl", info);
+  }
+
+ protected:
+  static StatusOr<std::unique_ptr<MetricSink>> OpenFile(const std::string& name,
+                                                        const RunInfo& info) {
+    const std::string path = (std::filesystem::path(info.run_dir) / name).string();
     const bool resume = info.first_step > 0 && std::filesystem::exists(path);
     TW_ASSIGN_OR_RETURN(
         OutputFile file,
@@ -95,8 +102,21 @@ class JsonlKind : public MetricSinkKind {
   }
 };
 
+class JsonlRanksKind : public JsonlKind {
+ public:
+  static StatusOr<std::unique_ptr<MetricSinkKind>> Create(const NoConfig&) {
+    return std::make_unique<JsonlRanksKind>();
+  }
+  StatusOr<std::unique_ptr<MetricSink>> Open(const RunInfo& info) const override {
+    return OpenFile("metrics.rank" + std::to_string(info.rank) + ".jsonl", info);
+  }
+  bool on_every_rank() const override { return true; }
+};
+
 TW_REGISTER(MetricSinkKind, jsonl, 0, NoConfig, JsonlKind::Create,
             "metrics.jsonl in the run folder, one object a step");
+TW_REGISTER(MetricSinkKind, jsonl_ranks, 0, NoConfig, JsonlRanksKind::Create,
+            "the same of each rank: metrics.rank0.jsonl and so on");
 
 }  // namespace
 }  // namespace tw

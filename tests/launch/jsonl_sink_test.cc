@@ -82,6 +82,25 @@ TEST_F(JsonlSink, WritesWhatJsonCannotSayAsNull) {
   EXPECT_TRUE(Lines()[0]["grad_norm"].is_null());
 }
 
+TEST_F(JsonlSink, WritesAFileForEachRankWhenAsked) {
+  auto kind = Registry<MetricSinkKind>::Get().Make(ConfigSection{}, "jsonl_ranks");
+  ASSERT_TRUE(kind.ok());
+  EXPECT_TRUE((*kind)->on_every_rank());
+  for (int rank : {0, 3}) {
+    info_.rank = rank;
+    auto sink = (*kind)->Open(info_);
+    ASSERT_TRUE(sink.ok());
+    StepRecord record;
+    record.step = 1;
+    record.cpu_ms = rank + 0.5;
+    ASSERT_TRUE((*sink)->Write(record).ok());
+    auto text = ReadTextFile(info_.run_dir + "/metrics.rank" + std::to_string(rank) + ".jsonl");
+    ASSERT_TRUE(text.ok());
+    EXPECT_EQ(Json::parse(*text)["cpu_ms"].get<double>(), rank + 0.5);
+  }
+  EXPECT_FALSE(fs::exists(path()));
+}
+
 TEST_F(JsonlSink, KeepsEveryNthStep) {
   info_.every = 4;
   WriteSteps(1, 10);

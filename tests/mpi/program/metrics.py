@@ -14,8 +14,8 @@ SUMMARY = """name world_size steps params tokens final_loss val_loss wall_s step
 dense_bytes_per_step payload_bytes_per_step compression_ratio exposed_ms_median peak_tensor_bytes peak_rss_bytes
 optimizer_state_bytes optimizer_bytes_per_param feedback_state_bytes params_hash config_hash plan warnings
 status""".split()
-METRICS = """step samples tokens loss lr grad_norm payload_bytes wire_bytes dense_bytes step_ms forward_ms backward_ms
-encode_ms exchange_ms decode_ms exposed_ms optimizer_ms residual_norm peak_tensor_bytes""".split()
+METRICS = """step samples tokens loss lr grad_norm payload_bytes wire_bytes dense_bytes step_ms cpu_ms core_wait_ms
+forward_ms backward_ms encode_ms exchange_ms decode_ms exposed_ms optimizer_ms residual_norm peak_tensor_bytes""".split()
 
 
 class Metrics(harness.ProgramTest):
@@ -52,6 +52,20 @@ class Metrics(harness.ProgramTest):
                     gathered = (ranks - 1) * (sum(bodies) + FRAME_BYTES * len(bodies))
                     control = record["wire_bytes"] - gathered - 2 * (ranks - 1) * dense / ranks
                     self.assertLess(abs(control), CONTROL_BYTES)
+
+    def test_every_rank_when_asked(self):
+        self.train(3, run__dir="ranks", train__steps=4, metrics__sinks='["jsonl", "jsonl_ranks"]')
+        every = []
+        for rank in range(3):
+            with open(self.path("ranks", f"metrics.rank{rank}.jsonl"), encoding="utf-8") as file:
+                every.append([json.loads(line) for line in file])
+        self.assertEqual(every[0], self.metrics("ranks"))
+        for records in zip(*every, strict=True):
+            self.assertEqual(len({record["loss"] for record in records}), 1)
+            for record in records:
+                self.assertGreater(record["cpu_ms"], 0)
+                # Three clocks read one after the other.
+                self.assertLess(record["cpu_ms"] + (record["core_wait_ms"] or 0), record["step_ms"] + 1)
 
     def test_explain_foretells_the_bytes(self):
         pairs = [("none", "none"), ("blockquant", "ef14"), ("powersgd", "ef14"), ("topk", "econtrol")]
