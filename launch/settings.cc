@@ -123,6 +123,8 @@ FieldList<CommConfig> CommConfig::Fields() {
             "auto: mpi under a launcher, thread (one rank) otherwise")
       .Real("bucket_cap_mb", &CommConfig::bucket_cap_mb, {0, 1 << 20, kOpenLow},
             "gradients are sent in buckets of at most so many MB")
+      .Int("concurrent_buckets", &CommConfig::concurrent_buckets, {1, 16},
+           "buckets under way at once: while one waits for bytes another encodes or decodes")
       .Bool("overlap", &CommConfig::overlap, "send buckets while backward goes on")
       .Text("hierarchical", &CommConfig::hierarchical, {"auto"},
             "two-level exchange; auto is flat in this version")

@@ -42,6 +42,7 @@ struct TrainConfig {
 struct CommConfig {
   std::string backend = "auto";
   double bucket_cap_mb = 4.0;
+  int64_t concurrent_buckets = 2;
   bool overlap = true;
   std::string hierarchical = "auto";
   double timeout_s = 300;

@@ -278,7 +278,8 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   InstallTensorMemoryCounter();
   auto loaded = LoadedConfig::Load(config, overrides);
   const CommConfig comm = loaded.ok() ? loaded->settings.comm : CommConfig{};
-  auto opened = World::Open(comm.backend, comm.timeout_s);
+  auto opened =
+      World::Open(comm.backend, comm.timeout_s, static_cast<int>(comm.concurrent_buckets));
   if (!opened.ok()) return loaded.ok() ? opened.status() : loaded.status();
   World& world = **opened;
   SetProcessRank(world.rank());

@@ -28,7 +28,8 @@ std::string HostName() {
 
 class ThreadWorld : public World {
  public:
-  explicit ThreadWorld(double timeout_s) : group_(MakeThreadGroup(1, timeout_s)) {}
+  ThreadWorld(double timeout_s, int concurrent_buckets)
+      : World(concurrent_buckets), group_(MakeThreadGroup(1, timeout_s)) {}
   Communicator& comm() override { return *group_[0]; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
@@ -41,7 +42,8 @@ class ThreadWorld : public World {
 
 class MpiWorld : public World {
  public:
-  explicit MpiWorld(std::unique_ptr<MpiSession> session) : session_(std::move(session)) {}
+  MpiWorld(std::unique_ptr<MpiSession> session, int concurrent_buckets)
+      : World(concurrent_buckets), session_(std::move(session)) {}
   Communicator& comm() override { return session_->communicator(); }
   int local_rank() const override { return session_->place().local_rank; }
   int local_size() const override { return session_->place().local_size; }
@@ -71,7 +73,8 @@ LauncherHint ReadLauncher() {
   return hint;
 }
 
-StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s) {
+StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s,
+                                             int concurrent_buckets) {
   const LauncherHint hint = ReadLauncher();
   const bool mpi = backend == "mpi" || (backend == "auto" && hint.mpi);
   if (!mpi) {
@@ -83,10 +86,10 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
       return ConfigError("SLURM started " + std::to_string(EnvInt("SLURM_NTASKS", 1)) +
                          " tasks that do not know each other; start them with: srun --mpi=pmix");
     }
-    return std::make_unique<ThreadWorld>(timeout_s);
+    return std::make_unique<ThreadWorld>(timeout_s, concurrent_buckets);
   }
   TW_ASSIGN_OR_RETURN(auto session, MpiSession::Init(timeout_s, hint.rank));
-  return std::make_unique<MpiWorld>(std::move(session));
+  return std::make_unique<MpiWorld>(std::move(session), concurrent_buckets);
 }
 
 int DefaultThreads(int ranks_here) {

@@ -22,8 +22,9 @@ LauncherHint ReadLauncher();
 class World {
  public:
   // backend auto: MPI under a launcher, one thread rank otherwise. SLURM_NTASKS > 1 without PMIx is
-  // a ConfigError.
-  static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s);
+  // a ConfigError. So many buckets are under way at once on the lane.
+  static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s,
+                                               int concurrent_buckets = 2);
   virtual ~World() = default;
 
   virtual Communicator& comm() = 0;
@@ -41,7 +42,9 @@ class World {
   Status AgreeOn(const Status& mine);
 
  protected:
-  std::unique_ptr<Lane> lane_ = std::make_unique<Lane>();
+  explicit World(int concurrent_buckets) : lane_(std::make_unique<Lane>(concurrent_buckets)) {}
+
+  std::unique_ptr<Lane> lane_;
 };
 
 // Threads of a rank that was not told how many: OMP_NUM_THREADS, which launch/run sets, or else the
