@@ -1,16 +1,12 @@
 // Sum exchange (Merge::kSum): bodies add up element by element.
 //
 //   pieces          the bodies of all segments are one flat buffer, cut into a few pieces that go
-//                   through the two phases one behind the other: while the next is scattered, the
-//                   last is added and gathered
+//                   through the two hops one behind the other: while the last are scattered, the
+//                   first are added and gathered
 //   reduce-scatter  a piece is cut into n chunks of nearly equal length; every rank gets
 //                   everybody's part of its own chunk and adds the n terms of each element IN RANK
 //                   ORDER
 //   all-gather      the summed chunks go back to everybody
-//   hops            in hop i of a phase every rank sends to rank + i and receives from rank - i:
-//                   each link carries one long message each way. (All n - 1 at once meet at the
-//                   receivers' links: 0.80 of a rate-limited link at 4 hosts, where hops reach the
-//                   figure in docs/benchmarks.md.) Short hops follow each other without waiting.
 //
 // Why not MPI_Allreduce: its order of additions changes with buffer size and algorithm. Here the
 // order is that of the ranks, whatever the pieces and chunks: 1 bucket or 20 give the same bits.
@@ -19,7 +15,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "comm/flat_sum.h"
 #include "core/api/exchange.h"
@@ -31,65 +26,6 @@ namespace {
 constexpr size_t kMaxPieces = 8;
 // Smaller pieces cost more messages than their overlap saves.
 constexpr int64_t kMinPieceBytes = 256 << 10;
-// Hops under way at once: two, so that no link waits for the next hop to be posted, and more while
-// all together are shorter than this.
-constexpr size_t kFewHops = 2;
-constexpr size_t kMostHops = 16;
-constexpr size_t kWindowBytes = 256 << 10;
-
-// A message each way between this rank and two others, or between it and one.
-struct Hop {
-  ByteSpan send;
-  MutableByteSpan recv;
-  int to = 0;
-  int from = 0;
-  const char* what = "";
-};
-
-// Hops under way, oldest first.
-class Window {
- public:
-  Window(Communicator* comm, const OpTag& tag, std::span<int64_t> lengths)
-      : comm_(comm), tag_(tag), lengths_(lengths) {}
-  static size_t LengthsFor(int ranks) { return 2 * kMostHops * static_cast<size_t>(ranks); }
-
-  bool empty() const { return count_ == 0; }
-  bool Full(const Hop& next) const {
-    return count_ == kMostHops ||
-           (count_ >= kFewHops && bytes_ + next.send.size() + next.recv.size() > kWindowBytes);
-  }
-  void Start(const Hop& hop) {
-    const size_t slot = (first_ + count_++) % kMostHops, n = static_cast<size_t>(comm_->size());
-    const auto sizes = lengths_.subspan(2 * n * slot, 2 * n);
-    std::fill(sizes.begin(), sizes.end(), 0);
-    sizes[static_cast<size_t>(hop.to)] = static_cast<int64_t>(hop.send.size());
-    sizes[n + static_cast<size_t>(hop.from)] = static_cast<int64_t>(hop.recv.size());
-    under_way_[slot] = {comm_->StartAllToAllV(hop.send, sizes.first(n), hop.recv, sizes.subspan(n),
-                                              {tag_.step, tag_.bucket, hop.what}),
-                        hop.send.size() + hop.recv.size()};
-    bytes_ += under_way_[slot].bytes;
-  }
-  Ticket& oldest() { return *under_way_[first_].ticket; }
-  void PopOldest() {
-    bytes_ -= under_way_[first_].bytes;
-    under_way_[first_] = {};
-    first_ = (first_ + 1) % kMostHops;
-    --count_;
-    ++num_ended_;
-  }
-  size_t num_ended() const { return num_ended_; }
-
- private:
-  struct UnderWay {
-    std::unique_ptr<Ticket> ticket;
-    size_t bytes = 0;
-  };
-  Communicator* comm_;
-  OpTag tag_;
-  std::span<int64_t> lengths_;
-  std::array<UnderWay, kMostHops> under_way_;
-  size_t first_ = 0, count_ = 0, bytes_ = 0, num_ended_ = 0;
-};
 
 class SumExchange : public Exchange {
  public:
@@ -108,96 +44,79 @@ class SumExchange : public Exchange {
   }
 
  private:
-  // One piece of the flat buffer.
-  class Piece {
-   public:
-    // Elements begin .. end of `flat`; `parts` has room for n chunks.
-    Piece(MutableByteSpan flat, int64_t begin, int64_t end, int64_t element, int ranks, int rank)
-        : flat_(flat), begin_(begin), end_(end), element_(element), ranks_(ranks), rank_(rank) {}
-
-    MutableByteSpan Chunk(int r) const {
-      return flat_.subspan(ChunkBegin(r), ChunkBegin(r + 1) - ChunkBegin(r));
-    }
-    size_t own_begin() const { return ChunkBegin(rank_); }
-    size_t parts_bytes() const { return Chunk(rank_).size() * static_cast<size_t>(ranks_); }
-    MutableByteSpan Part(MutableByteSpan parts, int r) const {
-      const size_t bytes = Chunk(rank_).size();
-      return parts.subspan(static_cast<size_t>(r) * bytes, bytes);
-    }
-
-   private:
-    size_t ChunkBegin(int r) const {
-      return static_cast<size_t>((begin_ + (end_ - begin_) * r / ranks_) * element_);
-    }
-    MutableByteSpan flat_;
-    int64_t begin_, end_, element_;
-    int ranks_, rank_;
+  // One piece on its way.
+  struct Piece {
+    MutableByteSpan bytes, parts, own;
+    size_t own_begin = 0;  // in the flat buffer
+    std::span<int64_t> chunk_bytes, own_bytes;
+    std::unique_ptr<Ticket> scatter, gather;
   };
 
   static Async SumOverRanks(ExchangeCall call) {
-    const int n = call.comm->size(), rank = call.comm->rank();
+    Communicator& comm = *call.comm;
     const int64_t element = DTypeBytes(SumType(call.segments));
     TW_CHECK_EQ(static_cast<int64_t>(call.send.size()) % element, 0);
-    const int64_t total = static_cast<int64_t>(call.send.size()) / element;
-    const int count = static_cast<int>(std::clamp<int64_t>(
+    std::array<Piece, kMaxPieces> pieces;
+    const size_t count = static_cast<size_t>(std::clamp<int64_t>(
         static_cast<int64_t>(call.send.size()) / kMinPieceBytes, 1, kMaxPieces));
-    const auto piece = [&](int p) {
-      return Piece(call.send, total * p / count, total * (p + 1) / count, element, n, rank);
-    };
-    // The parts of the piece being scattered and of the one before it.
-    size_t room = 0;
-    for (int p = 0; p < count; ++p) room = std::max(room, piece(p).parts_bytes());
-    const auto parts = call.scratch->Get<uint8_t>(kScratchExchange0, 2 * room);
-    const auto parts_of = [&](int p) {
-      return parts.subspan(static_cast<size_t>(p % 2) * room, piece(p).parts_bytes());
-    };
-    Window window(call.comm, call.tag,
-                  call.scratch->Get<int64_t>(kScratchExchange3, Window::LengthsFor(n)));
+    Cut(call, element, {pieces.data(), count});
     const double start = NowMs();
     double adding_ms = 0;
-    for (int p = 0; p <= count; ++p) {
-      for (int i = 1; i < n && p < count; ++i) {  // scatter piece p
-        const int to = (rank + i) % n, from = (rank - i + n) % n;
-        const Hop hop{piece(p).Chunk(to), piece(p).Part(parts_of(p), from), to, from,
-                      "reduce-scatter"};
-        while (window.Full(hop)) {
-          TW_CO_RETURN_IF_ERROR(co_await window.oldest());
-          window.PopOldest();
-        }
-        window.Start(hop);
-      }
-      if (p == 0) continue;
-      // Add and gather piece p - 1 once it is here. Phases follow each other as S0 S1 G0 S2 G1 ...
-      const int phases = std::max(1, 2 * (p - 1));
-      const size_t hops_before = static_cast<size_t>((n - 1) * phases);
-      while (window.num_ended() < hops_before) {
-        TW_CO_RETURN_IF_ERROR(co_await window.oldest());
-        window.PopOldest();
-      }
-      const Piece done = piece(p - 1);
+    for (size_t p = 0; p < count; ++p) {
+      pieces[p].scatter = comm.StartAllToAllV(pieces[p].bytes, pieces[p].chunk_bytes,
+                                              pieces[p].parts, pieces[p].own_bytes,
+                                              {call.tag.step, call.tag.bucket, "reduce-scatter"});
+    }
+    for (size_t p = 0; p < count; ++p) {
+      TW_CO_RETURN_IF_ERROR(co_await *pieces[p].scatter);
       {
         ScopedTimer timer(&adding_ms);
-        const MutableByteSpan own = done.Chunk(rank), mine = done.Part(parts_of(p - 1), rank);
-        if (!own.empty()) std::memcpy(mine.data(), own.data(), own.size());
-        AddInRankOrder(call.segments, done.own_begin(), parts_of(p - 1), own);
+        AddInRankOrder(call.segments, pieces[p].own_begin, pieces[p].parts, pieces[p].own);
       }
-      for (int i = 1; i < n; ++i) {
-        const int to = (rank + i) % n, from = (rank - i + n) % n;
-        const Hop hop{done.Chunk(rank), done.Chunk(from), to, from, "all-gather"};
-        while (window.Full(hop)) {
-          TW_CO_RETURN_IF_ERROR(co_await window.oldest());
-          window.PopOldest();
-        }
-        window.Start(hop);
-      }
+      pieces[p].gather = comm.StartAllGatherV(pieces[p].own, pieces[p].chunk_bytes, pieces[p].bytes,
+                                              {call.tag.step, call.tag.bucket, "all-gather"});
     }
-    while (!window.empty()) {
-      TW_CO_RETURN_IF_ERROR(co_await window.oldest());
-      window.PopOldest();
-    }
+    for (size_t p = 0; p < count; ++p) TW_CO_RETURN_IF_ERROR(co_await *pieces[p].gather);
     call.times->decode_ms += adding_ms;
     call.times->exchange_ms += NowMs() - start - adding_ms;
     co_return OkStatus();
+  }
+
+  // Lays out the pieces' memory.
+  static void Cut(const ExchangeCall& call, int64_t element, std::span<Piece> pieces) {
+    const int n = call.comm->size();
+    const size_t ranks = static_cast<size_t>(n);
+    const int64_t total = static_cast<int64_t>(call.send.size()) / element;
+    const int64_t count = static_cast<int64_t>(pieces.size());
+    const auto lengths = call.scratch->Get<int64_t>(kScratchExchange3, 2 * ranks * pieces.size());
+    const auto piece_begin = [&](int64_t p) { return total * p / count; };
+    const auto chunk_begin = [&](int64_t p, int r) {
+      return piece_begin(p) + (piece_begin(p + 1) - piece_begin(p)) * r / n;
+    };
+    size_t room = 0;
+    for (int64_t p = 0; p < count; ++p) {
+      Piece& piece = pieces[static_cast<size_t>(p)];
+      piece.bytes =
+          call.send.subspan(static_cast<size_t>(piece_begin(p) * element),
+                            static_cast<size_t>((piece_begin(p + 1) - piece_begin(p)) * element));
+      piece.own_begin = static_cast<size_t>(chunk_begin(p, call.comm->rank()) * element);
+      piece.own = call.send.subspan(
+          piece.own_begin,
+          static_cast<size_t>(chunk_begin(p, call.comm->rank() + 1) * element) - piece.own_begin);
+      piece.chunk_bytes = lengths.subspan(2 * ranks * static_cast<size_t>(p), ranks);
+      piece.own_bytes = lengths.subspan(2 * ranks * static_cast<size_t>(p) + ranks, ranks);
+      for (int r = 0; r < n; ++r) {
+        piece.chunk_bytes[static_cast<size_t>(r)] =
+            (chunk_begin(p, r + 1) - chunk_begin(p, r)) * element;
+        piece.own_bytes[static_cast<size_t>(r)] = static_cast<int64_t>(piece.own.size());
+      }
+      room += piece.own.size() * ranks;
+    }
+    uint8_t* parts = call.scratch->Get<uint8_t>(kScratchExchange0, room).data();
+    for (Piece& piece : pieces) {
+      piece.parts = {parts, piece.own.size() * ranks};
+      parts += piece.parts.size();
+    }
   }
 };
 

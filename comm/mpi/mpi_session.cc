@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 
 #include "comm/mpi/mpi_communicator.h"
 #include "comm/mpi/mpi_error.h"
@@ -16,6 +17,19 @@ namespace {
 // The launcher ends the job on the first watchdog's line, and takes its second over that; meanwhile
 // the others stay silent.
 double StaggerSeconds(int rank) { return 1.5 * std::clamp(rank, 0, 3); }
+
+// What Open MPI's TCP transport should do other than by default; a setting of the user's (mpirun
+// --mca or the environment) goes first. Its protocol for long messages has the receiver ask for
+// each part, and the link stands still meanwhile: 0.80 to 0.83 of a rate-limited link, where plain
+// sends reach what docs/benchmarks.md says under `bench exchange`.
+void PreferPlainTcpSends() {
+  constexpr const char* kSettings[][2] = {
+      {"OMPI_MCA_btl_tcp_flags", "1"},             // sends only: no put, no get
+      {"OMPI_MCA_btl_tcp_eager_limit", "300000"},  // above the pieces that messages are cut into
+      {"OMPI_MCA_btl_tcp_rndv_eager_limit", "300000"},  // not below the eager limit
+  };
+  for (const auto& [name, value] : kSettings) setenv(name, value, /*overwrite=*/0);
+}
 
 StatusOr<RankPlace> FindPlace() {
   RankPlace place;
@@ -68,6 +82,7 @@ StatusOr<std::unique_ptr<MpiSession>> MpiSession::Init(double timeout_s, int ran
                          std::string("not all ranks arrived within ") + seconds +
                              " s of starting MPI; is every host up, and the program on it?",
                          static_cast<int>(Fault::kPeer));
+  PreferPlainTcpSends();
   int provided = MPI_THREAD_SINGLE;
   TW_RETURN_IF_ERROR(
       MpiStatus(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init"));
