@@ -72,36 +72,38 @@ def record(config, make, logits):
     )
 
 
+def gpt_shapes(c):
+    d = c["width"]
+    shapes = {"tok.weight": (c["vocab"], d), "pos.weight": (c["context"], d)}
+    for n in range(c["layers"]):
+        b = f"blocks.{n}."
+        for ln in ("ln1", "ln2"):
+            shapes |= {b + ln + ".weight": (d,), b + ln + ".bias": (d,)}
+        for lin, (o, i) in dict(qkv=(3 * d, d), proj=(d, d), fc=(4 * d, d), out=(d, 4 * d)).items():
+            shapes |= {b + lin + ".weight": (o, i), b + lin + ".bias": (o,)}
+    return shapes | {"lnf.weight": (d,), "lnf.bias": (d,)}
+
+
+def gpt_logits(c, p, ids):
+    d, h = c["width"], c["heads"]
+    batch, t = ids.shape
+    lin = lambda x, n: F.linear(x, p[n + ".weight"], p[n + ".bias"])
+    ln = lambda x, n: F.layer_norm(x, (d,), p[n + ".weight"], p[n + ".bias"])
+    x = p["tok.weight"][ids] + p["pos.weight"][:t]
+    for n in range(c["layers"]):
+        b = f"blocks.{n}."
+        q, k, v = lin(ln(x, b + "ln1"), b + "qkv").split(d, dim=2)
+        heads = lambda m: m.reshape(batch, t, h, d // h).transpose(1, 2)
+        a = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), is_causal=True)
+        x = x + lin(a.transpose(1, 2).reshape(batch, t, d), b + "proj")
+        x = x + lin(F.gelu(lin(ln(x, b + "ln2"), b + "fc"), approximate="tanh"), b + "out")
+    return ln(x, "lnf") @ p["tok.weight"].T
+
+
 def gpt():
     c = dict(vocab=96, context=CONTEXT, layers=2, width=32, heads=4)
-    d, h = c["width"], c["heads"]
-
-    def make():
-        shapes = {"tok.weight": (c["vocab"], d), "pos.weight": (CONTEXT, d)}
-        for n in range(c["layers"]):
-            b = f"blocks.{n}."
-            for ln in ("ln1", "ln2"):
-                shapes |= {b + ln + ".weight": (d,), b + ln + ".bias": (d,)}
-            for lin, (o, i) in dict(qkv=(3 * d, d), proj=(d, d), fc=(4 * d, d), out=(d, 4 * d)).items():
-                shapes |= {b + lin + ".weight": (o, i), b + lin + ".bias": (o,)}
-        shapes |= {"lnf.weight": (d,), "lnf.bias": (d,)}
-        return {n: torch.empty(s, requires_grad=True) for n, s in shapes.items()}
-
-    def logits(p, ids):
-        batch, t = ids.shape
-        lin = lambda x, n: F.linear(x, p[n + ".weight"], p[n + ".bias"])
-        ln = lambda x, n: F.layer_norm(x, (d,), p[n + ".weight"], p[n + ".bias"])
-        x = p["tok.weight"][ids] + p["pos.weight"][:t]
-        for n in range(c["layers"]):
-            b = f"blocks.{n}."
-            q, k, v = lin(ln(x, b + "ln1"), b + "qkv").split(d, dim=2)
-            heads = lambda m: m.reshape(batch, t, h, d // h).transpose(1, 2)
-            a = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), is_causal=True)
-            x = x + lin(a.transpose(1, 2).reshape(batch, t, d), b + "proj")
-            x = x + lin(F.gelu(lin(ln(x, b + "ln2"), b + "fc"), approximate="tanh"), b + "out")
-        return ln(x, "lnf") @ p["tok.weight"].T
-
-    return record(c, make, logits)
+    make = lambda: {n: torch.empty(s, requires_grad=True) for n, s in gpt_shapes(c).items()}
+    return record(c, make, lambda p, ids: gpt_logits(c, p, ids))
 
 
 def llama():
