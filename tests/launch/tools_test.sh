@@ -28,6 +28,8 @@ for argument in "$@"; do
 done
 FAKE
 chmod +x fake
+printf '#!/bin/sh\necho "# effective config"\n' >explains
+chmod +x explains
 export TIGHTWIRE=$scratch/fake MAKE_CHECKPOINT=$scratch/none
 unset OMP_NUM_THREADS
 
@@ -148,6 +150,17 @@ elif setpriv --reuid=65534 --clear-groups test -r "$cluster" 2>/dev/null && comm
 else
   echo "SKIPPED: launch/cluster without root (another user cannot read it here)"
 fi
+
+compare=$tools/compare
+check CompareHelps 0 'launch/compare my.toml --peer none@4' "$compare" --help
+check CompareNeedsAConfig 2 'compare: error: one CONFIG is needed' "$compare" --hosts 2
+check CompareRefusesNoCountedStep 2 '--steps is 3; at least 4' "$compare" c.toml --steps 3
+check CompareRefusesAnUnknownOption 2 'unrecognized arguments: --host; see' "$compare" c.toml --host
+check CompareRefusesASettingOfNoKeys 2 "'topk' is no key=value" env TIGHTWIRE="$scratch/explains" "$compare" c.toml --ours "a: topk"
+check CompareRefusesALabelTwice 2 "two contenders are called 'a'" env TIGHTWIRE="$scratch/explains" \
+  "$compare" c.toml --ours "a: x=1" --ours "a: x=2"
+check CompareNamesAPythonWithoutTorch 3 'cannot import torch; name one that can: --python' env TIGHTWIRE="$scratch/explains" \
+  "$compare" c.toml --peer none --python false
 
 # shellcheck disable=SC2016  # the job expands it
 check SlurmPrintsTheScript 0 'srun --mpi=pmix .*/fake train c.toml run.dir=runs/tightwire-"\$SLURM_JOB_ID"' \

@@ -14,6 +14,7 @@ import harness
 from harness import Job, overrides, poll
 
 CLUSTER = os.path.join(harness.ROOT, "launch", "cluster")
+COMPARE = os.path.join(harness.ROOT, "launch", "compare")
 HOME = "/run/tightwire-cluster"
 SKIPPED = 77
 # Rates of these tests: slow enough that arithmetic on a busy machine does not matter.
@@ -299,6 +300,50 @@ class Ssh(ClusterTest):
         self.run_cluster("--hosts", "2", "--ssh", "--name", self.name, "--", "train", *overrides(run__dir="run"))
         self.assertEqual(self.summary("run")["world_size"], 2)
         self.nothing_is_left()
+
+
+class Compare(ClusterTest):
+    """launch/compare from end to end; with PyTorch where some Python has it."""
+
+    def compare(self, *words):
+        tiny = [word for word in overrides() if not word.startswith(("train.steps", "metrics.sinks", "data.path"))]
+        self.write("config.toml", "name = \"tiny\"\n")
+        self.write("text.txt", " ".join(str(i * i) for i in range(20000)))
+        before = clusters()
+        with Job([sys.executable, "-B", COMPARE, "config.toml", "data.path=text.txt", *tiny, "--blocks", "2", "--steps", "5",
+                  "--rate", f"{SLOW_LINK},1gbit", "-o", "out.json", *words], self.folder,
+                 env={"TIGHTWIRE": harness.PROGRAM}) as job:
+            result = job.wait(120)
+        self.assertEqual(result.code, 0, result.err)
+        self.assertEqual(clusters() - before, set())
+        with open(self.path("out.json"), encoding="utf-8") as file:
+            return json.load(file), result.out
+
+    def test_settings_against_no_communication(self):
+        out, text = self.compare("--alone", "--ours", "dense:", "--ours", "sign: compressor.name=sign feedback.name=ef14")
+        sent = {(row["rate"], row["contender"]): row["sent_bytes"] for row in out["medians"]}
+        self.assertEqual(len(sent), 6)
+        for rate in (SLOW_LINK, "1gbit"):
+            self.assertEqual(sent[rate, "alone"], 0)
+            self.assertGreater(sent[rate, "dense"], 4 * sent[rate, "sign"])
+            self.assertEqual([len(out["starts"][rate][label]) for label in ("dense", "sign", "alone")], [2, 2, 2])
+        self.assertEqual([(r["rate"], r["ours"], r["other"]) for r in out["ratios"]],
+                         [(rate, ours, "alone") for rate in (SLOW_LINK, "1gbit") for ours in ("dense", "sign")])
+        # At 16 Mbit/s the dense bytes alone take longer than the steps of this model.
+        slow = out["ratios"][0]["quiet"]
+        self.assertGreater(slow["median"], 2)
+        self.assertTrue(slow["low"] <= slow["median"] <= slow["high"])
+        self.assertRegex(text, r"16mbit +dense +alone +\d")
+
+    def test_with_the_peer(self):
+        python = os.environ.get("TIGHTWIRE_PEER_PYTHON", sys.executable)
+        if subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0:
+            self.skipTest(f"{python} has no torch; TIGHTWIRE_PEER_PYTHON names one that has")
+        out, _ = self.compare("--peer", "none@4", "--peer", "powersgd_batched:2", "--python", python)
+        sent = {row["contender"]: row["sent_bytes"] for row in out["medians"] if row["rate"] == "1gbit"}
+        # Both send the whole gradient to one peer and get as much: the same bytes within headers and ACKs.
+        self.assertTrue(0.9 < sent["torch none@4"] / sent["dense"] < 1.2, sent)
+        self.assertLess(sent["torch powersgd_batched:2"], sent["dense"] / 2)
 
 
 def why_not():
