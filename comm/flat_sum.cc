@@ -137,4 +137,97 @@ Status DecodeSums(std::span<const Segment> segments, int ranks) {
   return OkStatus();
 }
 
+namespace {
+
+class FoldOfSums : public Fold {
+ public:
+  Status Add(FoldCall& call, ByteSpan body, int client) const override {
+    const DType type = TypeOf(call);
+    const size_t count = body.size() / static_cast<size_t>(DTypeBytes(type));
+    const bool first = call.added++ == 0;
+    if (first) call.reduced = ByteSpan(Sum(call, type, count), body.size());
+    if (body.size() != call.reduced.size()) {
+      return DataLoss("from client " + std::to_string(client) + ": " + std::to_string(body.size()) +
+                      " bytes where others have " + std::to_string(call.reduced.size()));
+    }
+    uint8_t* const sum = Sum(call, type, count);
+    switch (type) {
+      case DType::kF32:
+      case DType::kF64:
+        if (first) {
+          if (!body.empty()) std::memcpy(sum, body.data(), body.size());
+        } else if (type == DType::kF32) {
+          tw::Add(std::span(reinterpret_cast<float*>(sum), count),
+                  std::span(reinterpret_cast<const float*>(body.data()), count));
+        } else {
+          tw::Add(std::span(reinterpret_cast<double*>(sum), count),
+                  std::span(reinterpret_cast<const double*>(body.data()), count));
+        }
+        return OkStatus();
+      case DType::kF16:
+      case DType::kBF16: {
+        const std::span<float> wide(reinterpret_cast<float*>(sum), count);
+        const std::span<const uint16_t> from(reinterpret_cast<const uint16_t*>(body.data()), count);
+        if (first) {
+          type == DType::kF16 ? kernels::ConvertFromHalf(from, wide)
+                              : kernels::ConvertFromBf16(from, wide);
+        } else {
+          type == DType::kF16 ? kernels::AddFromHalf(wide, 1.0f, from)
+                              : kernels::AddFromBf16(wide, 1.0f, from);
+        }
+        return OkStatus();
+      }
+      default:
+        TW_CHECK(false && "bodies of this type cannot be summed");
+    }
+  }
+
+  Status Finish(FoldCall& call) const override {
+    const DType type = TypeOf(call);
+    const size_t count = call.reduced.size() / static_cast<size_t>(DTypeBytes(type));
+    uint8_t* const sum = Sum(call, type, count);
+    if (DTypeBytes(type) == 2) {  // rounded once, in the memory of the wide sum
+      const std::span<const float> wide(reinterpret_cast<const float*>(sum), count);
+      const std::span<uint16_t> narrow(reinterpret_cast<uint16_t*>(sum + 4 * count), count);
+      type == DType::kF16 ? kernels::ConvertToHalf(wide, narrow)
+                          : kernels::ConvertToBf16(wide, narrow);
+      call.reduced = {reinterpret_cast<const uint8_t*>(narrow.data()), call.reduced.size()};
+    }
+    if (!call.last_round) return OkStatus();
+    if (call.codec->traits().lossless) {  // the sum lies in the mean's own memory
+      if (type == DType::kF32) {
+        kernels::Scale(call.mean.f32(), 1.0f / static_cast<float>(call.denominator));
+      } else {
+        for (double& x : std::span(reinterpret_cast<double*>(sum), count)) {
+          x /= static_cast<double>(call.denominator);
+        }
+      }
+      return OkStatus();
+    }
+    CodecContext context = call.context;
+    context.mean = true;
+    return call.codec->DecodeAddAny(call.reduced, 1.0f / static_cast<float>(call.denominator),
+                                    context, call.mean);
+  }
+
+ private:
+  static DType TypeOf(const FoldCall& call) {
+    const CompressorTraits& traits = call.codec->traits();
+    return traits.lossless ? call.context.spec->dtype : traits.sum_dtype;
+  }
+  // Where the sum is formed; two-byte types have room for the wide sum and the rounded one.
+  static uint8_t* Sum(FoldCall& call, DType type, size_t count) {
+    if (call.codec->traits().lossless) return static_cast<uint8_t*>(call.mean.data);
+    return call.sum->Reserve(count * (DTypeBytes(type) == 8 ? 8 : 4) +
+                             (DTypeBytes(type) == 2 ? count * 2 : 0));
+  }
+};
+
+}  // namespace
+
+const Fold* SumFold() {
+  static const FoldOfSums fold;
+  return &fold;
+}
+
 }  // namespace tw

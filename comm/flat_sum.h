@@ -23,4 +23,7 @@ void AddInRankOrder(std::span<const Segment> segments, size_t begin, ByteSpan pa
 // Adds the decoded mean to each segment.mean; the bodies hold the sums over `ranks`.
 Status DecodeSums(std::span<const Segment> segments, int ranks);
 
+// The same for bodies that one process holds: sums in client order, with the same bits.
+const Fold* SumFold();
+
 }  // namespace tw

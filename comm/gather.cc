@@ -13,19 +13,40 @@
 
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
-#include "core/base/frame.h"
+#include "core/kernels/elementwise.h"
 
 namespace tw {
 namespace {
 
 FrameHeader HeaderOf(const Segment& segment) {
-  FrameHeader header;
-  header.wire_id = static_cast<uint16_t>(segment.wire_id);
-  header.parameter = segment.context.spec->id;
-  header.step = segment.context.step;
-  header.numel = static_cast<uint64_t>(segment.context.spec->numel());
-  return header;
+  return FrameHeaderOf(segment.context, segment.wire_id);
 }
+
+// mean += decode(body) / n, as rank (or client) `rank` encoded it.
+Status AddBody(const Compressor& codec, CodecContext context, ByteSpan body, int rank, int n,
+               TensorView mean) {
+  context.rank = rank;
+  return codec.DecodeAddAny(body, 1.0f / static_cast<float>(n), context, mean);
+}
+
+class GatherFold : public Fold {
+ public:
+  Status Add(FoldCall& call, ByteSpan body, int client) const override {
+    ++call.added;
+    return AddBody(*call.codec, call.context, body, client, call.expected, call.mean);
+  }
+  Status Finish(FoldCall& call) const override {
+    if (call.denominator == call.expected) return OkStatus();
+    const double scale = static_cast<double>(call.expected) / call.denominator;
+    if (call.mean.dtype == DType::kF64) {
+      auto* const values = static_cast<double*>(call.mean.data);
+      for (int64_t i = 0; i < call.mean.numel; ++i) values[i] *= scale;
+    } else {
+      kernels::Scale(call.mean.f32(), static_cast<float>(scale));
+    }
+    return OkStatus();
+  }
+};
 
 class GatherExchange : public Exchange {
  public:
@@ -35,6 +56,10 @@ class GatherExchange : public Exchange {
 
   Merge merge() const override { return Merge::kGather; }
   int64_t header_bytes() const override { return kFrameHeaderBytes; }
+  const Fold* fold() const override {
+    static const GatherFold fold;
+    return &fold;
+  }
 
   Async Start(ExchangeCall call) const override {
     TW_CHECK(call.last_round);  // bodies of earlier rounds only make sense summed
@@ -129,10 +154,8 @@ class GatherExchange : public Exchange {
   static StatusOr<int64_t> AddFrame(const Segment& segment, int rank, size_t n, ByteSpan bytes) {
     TW_ASSIGN_OR_RETURN(const Frame frame, ParseFrame(bytes));
     TW_RETURN_IF_ERROR(CheckFrame(frame, HeaderOf(segment)));
-    CodecContext context = segment.context;
-    context.rank = rank;
-    TW_RETURN_IF_ERROR(segment.codec->DecodeAddAny(frame.body, 1.0f / static_cast<float>(n),
-                                                   context, segment.mean));
+    TW_RETURN_IF_ERROR(AddBody(*segment.codec, segment.context, frame.body, rank,
+                               static_cast<int>(n), segment.mean));
     return frame.total_bytes;
   }
 };

@@ -34,6 +34,7 @@ class SumExchange : public Exchange {
   }
 
   Merge merge() const override { return Merge::kSum; }
+  const Fold* fold() const override { return SumFold(); }
 
   Async Start(ExchangeCall call) const override {
     if (call.send.empty()) co_return OkStatus();

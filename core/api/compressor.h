@@ -65,6 +65,10 @@ struct Message {
   void Materialize();
 };
 
+// CodecContext::step of message number `turn` of a step: no two messages share random numbers.
+inline uint64_t WireStep(uint64_t step, uint64_t turn) { return step + (turn << 48); }
+inline uint64_t StepOfWire(uint64_t wire_step) { return wire_step & ((uint64_t{1} << 48) - 1); }
+
 // Everything a codec may depend on besides its message.
 struct CodecContext {
   const TensorSpec* spec = nullptr;

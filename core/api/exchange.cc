@@ -5,6 +5,15 @@
 
 namespace tw {
 
+FrameHeader FrameHeaderOf(const CodecContext& context, int wire_id) {
+  FrameHeader header;
+  header.wire_id = static_cast<uint16_t>(wire_id);
+  header.parameter = context.spec->id;
+  header.step = context.step;
+  header.numel = static_cast<uint64_t>(context.spec->numel());
+  return header;
+}
+
 const Exchange* FindExchange(const std::string& name) {
   using Table = std::map<std::string, std::unique_ptr<Exchange>>;
   static const Table table = [] {

@@ -6,6 +6,7 @@
 
 #include "core/api/communicator.h"
 #include "core/api/compressor.h"
+#include "core/base/frame.h"
 
 namespace tw {
 
@@ -14,11 +15,14 @@ struct Segment {
   const Compressor* codec = nullptr;
   CodecContext context;
   int wire_id = 0;       // of the codec, for frames
-  MutableByteSpan body;  // own body of this round (kSum: replaced by the sum over ranks). A lossless
-                         // codec's may be the mean's own memory
+  MutableByteSpan body;  // own body of this round (kSum: replaced by the sum over ranks). A
+                         // lossless codec's may be the mean's own memory
   TensorView mean;  // out, after the last round: the mean over ranks of the decoded bodies; zeroed
                     // by the caller
 };
+
+// What the frame in front of a gathered body says.
+FrameHeader FrameHeaderOf(const CodecContext& context, int wire_id);
 
 struct ExchangeTimes {
   double exchange_ms = 0;  // waiting for and moving bytes
@@ -40,6 +44,29 @@ struct ExchangeCall {
   ExchangeTimes* times = nullptr;
 };
 
+// The arithmetic of an exchange without its transport, for a process that holds the bodies of many
+// clients: one parameter's bodies, handed over one by one in client order, become the mean with the
+// bits that Start gives when each client is a rank.
+struct FoldCall {
+  const Compressor* codec = nullptr;
+  CodecContext context;  // rank is set for each body
+  int expected = 0;      // bodies there will be when nobody drops out
+  int denominator = 0;   // the sum is divided by that; may change until Finish
+  bool last_round = true;
+  TensorView mean;               // out, after the last round; zeroed by the caller
+  AlignedBuffer* sum = nullptr;  // memory of this fold alone, until the next round is encoded
+  ByteSpan reduced;              // out: in earlier rounds, what the next one is encoded from
+  int added = 0;
+};
+
+class Fold {
+ public:
+  virtual ~Fold() = default;
+  virtual Status Add(FoldCall& call, ByteSpan body, int client) const = 0;
+  // REQUIRES: at least one body was added.
+  virtual Status Finish(FoldCall& call) const = 0;
+};
+
 class Exchange {
  public:
   virtual ~Exchange() = default;
@@ -49,6 +76,8 @@ class Exchange {
   // Last round: fills each segment.mean. Earlier rounds (kSum only): leaves the sums in
   // segment.body.
   virtual Async Start(ExchangeCall call) const = 0;
+  // Null when the means cannot be formed in one place alone.
+  virtual const Fold* fold() const { return nullptr; }
 
   // The same, blocking.
   Status Run(std::span<Segment> segments, MutableByteSpan send, int round, bool last_round,

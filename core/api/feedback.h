@@ -12,6 +12,8 @@
 // apart. Ranks agree that gradients are finite, or roll the whole step back (StateBag's journal).
 // State is fp32; fp64 for fp64 parameters.
 
+#include <functional>
+
 #include "absl/functional/function_ref.h"
 #include "core/api/compressor.h"
 
@@ -36,6 +38,13 @@ struct FeedbackContext {
 
 // out += scale * decode(own body); valid during Absorb only.
 using OwnDecoder = absl::FunctionRef<Status(float scale, TensorView out)>;
+
+// Of one exchange of vectors.
+struct TurnOptions {
+  bool dense = false;  // without compressor and feedback
+  // Null, or called on the lane when a parameter's message is encoded; see TurnsCall::sent.
+  const std::function<Status(size_t parameter, OwnDecoder own)>* sent = nullptr;
+};
 
 class FeedbackPolicy {
  public:

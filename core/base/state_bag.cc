@@ -58,6 +58,7 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
 
 TensorView StateBag::Restore(const std::string& name, const std::vector<int64_t>& shape,
                              DType dtype, Reshard reshard) {
+  ++generation_;
   const TensorView view = Slot(name, shape, dtype, reshard);
   cells_[name]->restored = true;
   return view;
@@ -68,8 +69,14 @@ const StateSlot* StateBag::Find(const std::string& name) const {
   return it == cells_.end() ? nullptr : &it->second->slot;
 }
 
-void StateBag::Erase(const std::string& name) { cells_.erase(name); }
-void StateBag::Clear() { cells_.clear(); }
+void StateBag::Erase(const std::string& name) {
+  ++generation_;
+  cells_.erase(name);
+}
+void StateBag::Clear() {
+  ++generation_;
+  cells_.clear();
+}
 
 void StateBag::ForEach(
     const std::function<void(const std::string&, const StateSlot&)>& visit) const {
@@ -103,6 +110,7 @@ void StateBag::Touch(const std::string& name) {
 void StateBag::CommitJournal() { journaling_ = false; }
 
 void StateBag::Rollback() {
+  ++generation_;
   std::erase_if(cells_, [](const auto& item) { return item.second->made_in_journal; });
   for (auto& [name, cell] : cells_) {
     if (!cell->touched) continue;
@@ -110,6 +118,27 @@ void StateBag::Rollback() {
                 static_cast<size_t>(cell->slot.view.bytes()));
   }
   journaling_ = false;
+}
+
+TensorView StateScope::Slot(const char* slot, const std::vector<int64_t>& shape, DType dtype,
+                            Reshard reshard, bool* created) const {
+  if (generation_ != bag_->generation()) {
+    generation_ = bag_->generation();
+    known_.clear();
+  }
+  if (!bag_->journaling()) {
+    for (const Known& known : known_) {
+      if (known.slot != slot || known.reshard != reshard || known.view.dtype != dtype) continue;
+      if (known.shape != shape) continue;
+      if (created) *created = false;
+      return known.view;
+    }
+  }
+  const std::string name = (reshard == Reshard::kReplicated ? common_prefix_ : prefix_) + slot;
+  const TensorView view = bag_->Slot(name, shape, dtype, reshard, created);
+  bag_->Touch(name);
+  if (!bag_->journaling()) known_.push_back({slot, reshard, shape, view});
+  return view;
 }
 
 }  // namespace tw

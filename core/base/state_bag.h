@@ -69,6 +69,9 @@ class StateBag {
   void Touch(const std::string& name);  // no-op when no journal is open
   void CommitJournal();
   void Rollback();  // slots made since BeginJournal() are gone again
+  bool journaling() const { return journaling_; }
+  // Another number whenever a view that Slot() has given may no longer be the slot's.
+  uint64_t generation() const { return generation_; }
 
  private:
   struct Cell {
@@ -81,26 +84,38 @@ class StateBag {
   };
   std::map<std::string, std::unique_ptr<Cell>> cells_;
   bool journaling_ = false;
+  uint64_t generation_ = 0;
   Status mismatch_;
 };
 
-// The slots of one owner and one parameter. Obtaining a slot also journals it.
+// The slots of one owner and one parameter. Obtaining a slot also journals it. Outside of a journal
+// a slot is looked up by its full name once and remembered. Thread safety: as StateBag::Slot.
 class StateScope {
  public:
-  StateScope(StateBag* bag, std::string prefix) : bag_(bag), prefix_(std::move(prefix)) {}
+  StateScope(StateBag* bag, std::string prefix)
+      : bag_(bag), common_prefix_(prefix), prefix_(std::move(prefix)) {}
+  // Slots that are the same on all ranks (kReplicated) go under common_prefix: where one process
+  // holds the state of many clients they share them.
+  StateScope(StateBag* bag, std::string prefix, std::string common_prefix)
+      : bag_(bag), common_prefix_(std::move(common_prefix)), prefix_(std::move(prefix)) {}
   TensorView Slot(const char* slot, const std::vector<int64_t>& shape, DType dtype, Reshard reshard,
-                  bool* created = nullptr) const {
-    const std::string name = prefix_ + slot;
-    TensorView view = bag_->Slot(name, shape, dtype, reshard, created);
-    bag_->Touch(name);
-    return view;
-  }
+                  bool* created = nullptr) const;
   StateBag* bag() const { return bag_; }
   const std::string& prefix() const { return prefix_; }
 
  private:
+  struct Known {
+    std::string slot;
+    Reshard reshard = Reshard::kReplicated;
+    std::vector<int64_t> shape;
+    TensorView view;
+  };
+
   StateBag* bag_;
+  std::string common_prefix_;
   std::string prefix_;  // "feedback/blocks.0.qkv.weight/"
+  mutable std::vector<Known> known_;
+  mutable uint64_t generation_ = 0;  // of the bag when they were looked up
 };
 
 }  // namespace tw

@@ -77,7 +77,8 @@ PipelineTimes BucketPipeline::TakeTimes() { return std::exchange(times_, {}); }
 // not lose it.
 const Route& BucketPipeline::ChooseRoute(int parameter, uint64_t step, bool* through_policy) {
   const ParameterPlan& p = plan_->parameters()[static_cast<size_t>(parameter)];
-  *through_policy = p.compressed && step >= static_cast<uint64_t>(p.start_step);
+  *through_policy =
+      !turn_.dense && p.compressed && StepOfWire(step) >= static_cast<uint64_t>(p.start_step);
   if (!*through_policy) return plan_->dense();
   if (p.route.policy->traits().dense_first) {
     const TensorView done = engine_state_[static_cast<size_t>(parameter)].Slot(
@@ -165,7 +166,7 @@ size_t BucketPipeline::ComposeAll(Flight& flight, uint64_t step, std::span<const
     flight.groups[g].items.push_back(static_cast<int>(i));
   }
   for (size_t g = 0; g < num_groups; ++g)
-    flight.groups[g].in_place = InPlace(flight, flight.groups[g]);
+    flight.groups[g].in_place = !turn_.sent && InPlace(flight, flight.groups[g]);
   return num_groups;
 }
 
@@ -175,7 +176,8 @@ Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> para
   Flight& flight = boarding.flight();
   const size_t num_groups = ComposeAll(flight, step, parameters, grads);
   for (size_t g = 0; g < num_groups; ++g) {
-    TW_CO_RETURN_IF_ERROR(co_await RunGroup(flight, flight.groups[g], {step, bucket, "exchange"}));
+    TW_CO_RETURN_IF_ERROR(
+        co_await RunGroup(flight, flight.groups[g], {StepOfWire(step), bucket, "exchange"}));
   }
   co_return OkStatus();
 }
@@ -209,12 +211,13 @@ Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, Muta
     at += size;
     times_.payload_bytes += size;
     if (!last) continue;
+    const auto own = [&](float scale, TensorView out) {
+      return codec.DecodeAddAny(segment.body, scale, item.codec, out);
+    };
     if (item.through_policy) {
-      const auto own = [&](float scale, TensorView out) {
-        return codec.DecodeAddAny(segment.body, scale, item.codec, out);
-      };
       TW_RETURN_IF_ERROR(item.plan->route.policy->Absorb(own, item.message.buffer, item.feedback));
     }
+    if (turn_.sent) TW_RETURN_IF_ERROR((*turn_.sent)(static_cast<size_t>(item.parameter), own));
   }
   *send = {base, static_cast<size_t>(at)};
   return OkStatus();

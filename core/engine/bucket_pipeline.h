@@ -50,6 +50,9 @@ class BucketPipeline {
   PipelineTimes TakeTimes();
   // Null for none, the default. While nothing is under way.
   void set_observer(GradientObserver* observer) { observer_ = observer; }
+  // For what starts from here on.
+  void set_turn(const TurnOptions& turn) { turn_ = turn; }
+  const TurnOptions& turn() const { return turn_; }
 
  private:
   struct Item;    // one parameter on its way
@@ -75,6 +78,7 @@ class BucketPipeline {
   std::vector<std::unique_ptr<Flight>> idle_;  // their memory is kept
   PipelineTimes times_;
   GradientObserver* observer_ = nullptr;
+  TurnOptions turn_;
 };
 
 }  // namespace tw

@@ -136,7 +136,7 @@ void GradientReducer::LaunchReady() {
 
 // One rank, everything dense: the mean is the gradient.
 bool GradientReducer::Identity() const {
-  if (comm_->size() > 1) return false;
+  if (comm_->size() > 1 || pipeline_.turn().sent) return false;
   for (const ParameterPlan& p : plan_->parameters()) {
     if (p.compressed) return false;
   }
@@ -220,8 +220,9 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
 
 StatusOr<ReduceOutcome> GradientReducer::Exchange(uint64_t step,
                                                   std::span<const TensorView> vectors,
-                                                  std::span<double> sums) {
+                                                  std::span<double> sums, const TurnOptions& turn) {
   TW_CHECK(!armed_);
+  pipeline_.set_turn(turn);
   TW_CHECK_EQ(vectors.size(), views_.size());
   const double start = NowMs();
   Start(step);
@@ -231,7 +232,9 @@ StatusOr<ReduceOutcome> GradientReducer::Exchange(uint64_t step,
   }
   std::vector<double> control(sums.begin(), sums.end());
   control.push_back(0);
-  TW_RETURN_IF_ERROR(AgreeThenExchange(&control));
+  const Status done = AgreeThenExchange(&control);
+  pipeline_.set_turn({});
+  TW_RETURN_IF_ERROR(done);
   return Outcome(start, control, sums);
 }
 

@@ -54,7 +54,7 @@ class GradientReducer {
   // gradient would and becomes the estimate. Ranks agree first that all are finite; when not,
   // nothing is touched.
   StatusOr<ReduceOutcome> Exchange(uint64_t step, std::span<const TensorView> vectors,
-                                   std::span<double> sums);
+                                   std::span<double> sums, const TurnOptions& turn = {});
 
   // Null for none, the default. Between two steps.
   void set_observer(GradientObserver* observer) { pipeline_.set_observer(observer); }

@@ -28,7 +28,10 @@ double Median(std::vector<double> values) {
 }  // namespace
 
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
-    : parts_(parts), options_(options), losses_(parts.state) {
+    : TurnMachine(parts.reducer, parts.state, parts.comm, options.seed),
+      parts_(parts),
+      options_(options),
+      losses_(parts.state) {
   for (const ParameterView& p : parts_.reducer->views()) {
     summary_.dense_bytes_per_step += 4 * p.grad.numel;
   }
@@ -47,6 +50,7 @@ Status Trainer::Run(int64_t first_step) {
 
 Status Trainer::Step(int64_t step) {
   step_ = step;
+  BeginTurns();
   record_ = {};
   record_.step = step + 1;
   record_.lr = options_.lr * parts_.schedule->Factor(step, options_.steps);
@@ -115,7 +119,7 @@ StatusOr<double> Trainer::ComputeGradients() {
   return record_.loss;
 }
 
-Status Trainer::Backward(bool exchange) {
+Status Trainer::Backward(bool exchange, int64_t batch) {
   parts_.reducer->ZeroGradients();
   double loss_sum = 0;
   for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
@@ -123,7 +127,7 @@ Status Trainer::Backward(bool exchange) {
     {
       ScopedTimer timer(&record_.forward_ms);
       TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
-        loss = parts_.task->Loss(static_cast<uint64_t>(step_), micro);
+        loss = parts_.task->Loss(static_cast<uint64_t>(step_), batch * options_.accumulate + micro);
         loss_sum += loss.item<double>();
         return OkStatus();
       }));
@@ -142,6 +146,18 @@ Status Trainer::Backward(bool exchange) {
   return OkStatus();
 }
 
+StatusOr<double> Trainer::LocalBackward(int64_t batch) {
+  TW_RETURN_IF_ERROR(Backward(/*exchange=*/false, batch));
+  return record_.loss;
+}
+
+// A step's loss is that of its last turn.
+void Trainer::RecordTurn(const ReduceOutcome& outcome, double loss) {
+  record_.loss = loss;
+  if (outcome.finite) losses_.Add(loss);
+  RecordExchange(outcome);
+}
+
 StatusOr<bool> Trainer::FinishExchange() {
   double sums[] = {record_.loss};
   TW_ASSIGN_OR_RETURN(const ReduceOutcome outcome, parts_.reducer->Finish(sums));
@@ -152,12 +168,12 @@ StatusOr<bool> Trainer::FinishExchange() {
 }
 
 void Trainer::RecordExchange(const ReduceOutcome& outcome) {
-  record_.exposed_ms = outcome.exposed_ms;
-  record_.encode_ms = outcome.times.encode_ms;
-  record_.exchange_ms = outcome.times.exchange_ms;
-  record_.decode_ms = outcome.times.decode_ms;
-  record_.payload_bytes = outcome.times.payload_bytes;
-  record_.wire_bytes = outcome.wire_bytes;
+  record_.exposed_ms += outcome.exposed_ms;
+  record_.encode_ms += outcome.times.encode_ms;
+  record_.exchange_ms += outcome.times.exchange_ms;
+  record_.decode_ms += outcome.times.decode_ms;
+  record_.payload_bytes += outcome.times.payload_bytes;
+  record_.wire_bytes += outcome.wire_bytes;
 }
 
 Status Trainer::ApplyUpdate() {

@@ -18,6 +18,7 @@
 #include "core/engine/loss_log.h"
 #include "core/engine/parameters_hash.h"
 #include "core/engine/plan_updater.h"
+#include "core/engine/turn_machine.h"
 
 namespace tw {
 
@@ -25,6 +26,7 @@ struct TrainerOptions {
   int64_t steps = 1000;
   int64_t accumulate = 1;
   double lr = 1e-3;
+  uint64_t seed = 1;                   // of coins that strategies throw
   double grad_clip = 1.0;              // 0: off
   int64_t check_replicas_every = 100;  // 0: never
   int64_t max_skipped = 20;            // consecutive skips before giving up
@@ -61,7 +63,7 @@ struct TrainSummary {
   int64_t dense_bytes_per_step = 0;
 };
 
-class Trainer : private StepMachine {
+class Trainer : private TurnMachine {
  public:
   Trainer(const TrainerParts& parts, const TrainerOptions& options);
 
@@ -76,6 +78,9 @@ class Trainer : private StepMachine {
   int64_t total_steps() const override { return options_.steps; }
   std::span<const ParameterView> parameters() const override { return parts_.reducer->views(); }
   StateBag& state() override { return *parts_.state; }
+  double lr() const override { return record_.lr; }
+  StatusOr<double> LocalBackward(int64_t batch) override;
+  void RecordTurn(const ReduceOutcome& outcome, double loss) override;
   StatusOr<double> ComputeGradients() override;
   StatusOr<bool> FinishExchange() override;
   Status ApplyUpdate() override;
@@ -85,7 +90,7 @@ class Trainer : private StepMachine {
   StatusOr<bool> Exchange(std::span<const TensorView> vectors) override;
 
   Status Step(int64_t step);
-  Status Backward(bool exchange);
+  Status Backward(bool exchange, int64_t batch = 0);
   Status Update(int64_t update, Reshard moments);
   double& OwnUpdates();
   void RecordExchange(const ReduceOutcome& outcome);

@@ -26,6 +26,9 @@ class LocalRounds : public Strategy {
   StatusOr<StepResult> Step(StepMachine& machine) const override;
   Status Continue(StepMachine& machine) const override;
   Status Pause(StepMachine& machine) const override;
+  // A rank's own parameters live in the model between steps: many clients of one process would need
+  // a slot for them.
+  Place place() const override { return Place::kTrainOnly; }
   double ExchangesPerStep() const override { return 1.0 / static_cast<double>(local_steps_); }
   int64_t StateBytes(const TensorSpec& spec) const override {
     return spec.numel() * DTypeBytes(spec.dtype);
