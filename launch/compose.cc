@@ -61,20 +61,18 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   return task;
 }
 
-StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size) {
+StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
+                                     const std::vector<TensorSpec>& specs, int world_size,
+                                     std::span<const Merge> merges, Assembly* a) {
   const Settings& s = loaded.settings;
   const Config& config = loaded.config;
-  auto a = std::make_unique<Assembly>();
-  TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false));
-  a->parameters = a->task->parameters();
-
   TW_ASSIGN_OR_RETURN(a->feedback,
                       Registry<FeedbackPolicy>::Get().Make(config.section("feedback"), "none"));
   TW_ASSIGN_OR_RETURN(a->no_feedback,
                       Registry<FeedbackPolicy>::Get().Make(ConfigSection{}, "none"));
   PlanOptions plan;
   plan.world_size = world_size;
-  for (Merge merge : {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse}) {
+  for (Merge merge : merges) {
     if (const Exchange* exchange = FindExchange(merge)) plan.exchanges.push_back(exchange);
   }
   TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
@@ -96,8 +94,31 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   for (const ConfigSection& rule : config.array("compressor.rule"))
     TW_RETURN_IF_ERROR(add_rule(rule));
   TW_RETURN_IF_ERROR(add_rule(config.section("compressor")));
-  TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(SpecsOf(a->parameters), plan));
+  TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(specs, plan));
   a->plan = std::make_unique<Plan>(std::move(built));
+  TW_ASSIGN_OR_RETURN(
+      a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
+  TW_ASSIGN_OR_RETURN(a->schedule,
+                      Registry<Schedule>::Get().Make(config.section("schedule"), s.schedule));
+  TW_ASSIGN_OR_RETURN(a->strategy,
+                      Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
+  return plan;
+}
+
+StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size) {
+  const Settings& s = loaded.settings;
+  const Config& config = loaded.config;
+  auto a = std::make_unique<Assembly>();
+  TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false));
+  a->parameters = a->task->parameters();
+
+  constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
+  TW_ASSIGN_OR_RETURN(const PlanOptions plan,
+                      AssembleMethod(loaded, SpecsOf(a->parameters), world_size, kMerges, a.get()));
+  if (a->strategy->place() == Place::kLabOnly) {
+    return ConfigError("strategy.name = \"" + s.strategy +
+                       "\" runs in the lab only (tightwire lab list)");
+  }
   TW_ASSIGN_OR_RETURN(a->planner,
                       Registry<Planner>::Get().Make(config.section("planner"), s.planner));
   std::vector<std::string> menu_notes;
@@ -112,12 +133,6 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
     if (a->choices.menus.empty()) a->planner = nullptr;
   }
 
-  TW_ASSIGN_OR_RETURN(
-      a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
-  TW_ASSIGN_OR_RETURN(a->schedule,
-                      Registry<Schedule>::Get().Make(config.section("schedule"), s.schedule));
-  TW_ASSIGN_OR_RETURN(a->strategy,
-                      Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
   if (a->planner && a->strategy->ExchangesPerStep() < 1) {
     return ConfigError("planner.name = \"" + s.planner +
                        "\" measures the exchange of every step, and strategy.name = \"" +

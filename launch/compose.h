@@ -52,6 +52,11 @@ struct Assembly {
 
 StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
                                          bool for_eval);
+// Of an assembly: plan, optimizer, schedule and strategy, for parameters of any origin. Only these
+// merges are open to the plan. Returns what the plan was made from.
+StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
+                                     const std::vector<TensorSpec>& specs, int world_size,
+                                     std::span<const Merge> merges, Assembly* assembly);
 // Everything but communication; `world_size` is what bytes and plan are computed for.
 StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size);
 

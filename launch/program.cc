@@ -51,6 +51,12 @@ examples:
   tightwire list compressor
   tightwire list --json)";
 
+constexpr char kLabExamples[] = R"(examples:
+  tightwire lab list
+  tightwire lab run econtrol_lsq
+  mpirun -np 2 tightwire lab run all --quick --json
+  tightwire lab run all seeds=5 out=runs/lab)";
+
 constexpr char kInspectExamples[] = R"(examples:
   tightwire inspect runs/char-lm-20260101-120000
   tightwire inspect runs/char-lm-20260101-120000/checkpoints/step-00001000
@@ -117,6 +123,14 @@ int ProgramMain(int argc, char** argv) {
   inspect->add_option("PATH", word, "what to look at")->required();
   inspect->add_flag("--json", json, "JSON on stdout");
 
+  CLI::App* lab = app.add_subcommand("lab", "convergence experiments: claims of papers, checked");
+  lab->footer(kLabExamples);
+  bool quick = false;
+  lab->add_option("VERB", word, "list or run")->required();
+  lab->add_option("NAME key=value", arguments, "experiments, or all; seeds=N, out=FOLDER");
+  lab->add_flag("--quick", quick, "one seed");
+  lab->add_flag("--json", json, "one JSON object a line on stdout");
+
   try {
     std::vector<std::string> commands;
     for (const CLI::App* sub : app.get_subcommands({})) commands.push_back(sub->get_name());
@@ -137,7 +151,8 @@ int ProgramMain(int argc, char** argv) {
   if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);
 
   // One rank's work: under a launcher rank 0 does it, and the others are silent.
-  const bool for_all_ranks = train->parsed() || (bench->parsed() && word == "exchange");
+  const bool for_all_ranks = train->parsed() || (lab->parsed() && word == "run") ||
+                             (bench->parsed() && word == "exchange");
   const bool silent = !train->parsed() && tw::ReadLauncher().rank > 0;
   if (silent && !for_all_ranks) return 0;
 
@@ -145,6 +160,7 @@ int ProgramMain(int argc, char** argv) {
     if (train->parsed()) return tw::RunTrain(config, arguments, json);
     if (eval->parsed()) return tw::RunEval(config, arguments, json, std::cout);
     if (explain->parsed()) return tw::RunExplain(config, arguments, json, std::cout);
+    if (lab->parsed()) return tw::RunLab(word, arguments, quick, json, std::cout);
     if (list->parsed()) return tw::RunList(word, json, std::cout);
     if (inspect->parsed()) return tw::RunInspect(word, json, std::cout);
     return RunBench(word, arguments, json);

@@ -1,0 +1,177 @@
+#include "launch/lab/lab_context.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "absl/strings/str_format.h"
+#include "launch/compose.h"
+
+namespace tw {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Rounds in a row in which no client's message was finite: it has diverged.
+constexpr int kMaxSkipped = 20;
+
+bool Says(const std::vector<std::string>& settings, const std::string& key) {
+  return std::any_of(settings.begin(), settings.end(),
+                     [&](const std::string& s) { return s.starts_with(key + "="); });
+}
+
+// A setting that does nothing is an error: an experiment would claim something about it.
+StatusOr<LoadedConfig> LoadMethod(const LabRun& run, const std::vector<std::string>& settings) {
+  std::vector<std::string> all = {"train.grad_clip=0", "compressor.min_numel=0",
+                                  "train.steps=" + std::to_string(run.rounds),
+                                  "train.seed=" + std::to_string(run.seed)};
+  if (!Says(settings, "optimizer.name")) {
+    all.insert(all.end(), {"optimizer.name=sgdm", "optimizer.momentum=0"});
+  }
+  all.insert(all.end(), settings.begin(), settings.end());
+  TW_ASSIGN_OR_RETURN(LoadedConfig loaded, LoadedConfig::Load("", all));
+  if (!loaded.idle.empty()) return ConfigError(run.label + ": " + loaded.idle[0]);
+  return loaded;
+}
+
+std::vector<TensorSpec> SpecsOf(const Problem& problem) {
+  return {problem.parameters().begin(), problem.parameters().end()};
+}
+
+}  // namespace
+
+struct LabContext::Method {
+  LoadedConfig config;
+  Assembly parts, server;
+  std::optional<Route> server_route;
+  std::unique_ptr<Fleet> fleet;
+};
+
+double Curve::last(size_t metric) const {
+  return diverged || points.empty() ? kInfinity : points.back().y[metric];
+}
+
+double Curve::tail(double part, size_t metric) const {
+  if (diverged || points.empty()) return kInfinity;
+  const size_t count = std::clamp<size_t>(
+      static_cast<size_t>(std::llround(part * static_cast<double>(points.size()))), 1,
+      points.size());
+  double sum = 0;
+  for (size_t i = points.size() - count; i < points.size(); ++i) sum += points[i].y[metric];
+  return sum / static_cast<double>(count);
+}
+
+const CurvePoint* Curve::Reaches(double target, size_t metric) const {
+  const auto it = std::find_if(points.begin(), points.end(),
+                               [&](const CurvePoint& p) { return p.y[metric] <= target; });
+  return it == points.end() ? nullptr : &*it;
+}
+
+LabContext::LabContext(const LabOptions& options, Communicator* comm, Lane* lane)
+    : options_(options), comm_(comm), lane_(lane) {}
+LabContext::~LabContext() = default;
+
+std::vector<uint64_t> LabContext::seeds(int at_least) const {
+  const int count = options_.quick ? 1 : std::max(options_.seeds, at_least);
+  std::vector<uint64_t> out;
+  for (int s = 1; s <= count; ++s) out.push_back(static_cast<uint64_t>(s));
+  return out;
+}
+
+const Fleet& LabContext::fleet() const {
+  TW_CHECK(method_ && method_->fleet);
+  return *method_->fleet;
+}
+
+StatusOr<Curve> LabContext::Run(const LabRun& run) {
+  method_ = std::make_unique<Method>();
+  Method& m = *method_;
+  TW_ASSIGN_OR_RETURN(m.config, LoadMethod(run, run.settings));
+  const int clients = run.problem->num_clients();
+  // Both hops compressed is what peers do; here the server has a codec of its own.
+  constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather};
+  TW_RETURN_IF_ERROR(
+      Annotate(AssembleMethod(m.config, SpecsOf(*run.problem), clients, kMerges, &m.parts).status(),
+               run.label));
+  if (!run.server.empty()) {
+    TW_ASSIGN_OR_RETURN(const LoadedConfig server, LoadMethod(run, run.server));
+    TW_RETURN_IF_ERROR(
+        AssembleMethod(server, SpecsOf(*run.problem), clients, kMerges, &m.server).status());
+    m.server_route = m.server.routes.back().route;
+  }
+  const Settings& s = m.config.settings;
+  TW_ASSIGN_OR_RETURN(
+      m.fleet,
+      Fleet::Create({run.problem, m.parts.plan.get(), m.server_route ? &*m.server_route : nullptr,
+                     m.parts.optimizer.get(), m.parts.schedule.get(), m.parts.strategy.get(), comm_,
+                     comm_->size() > 1 ? lane_ : nullptr},
+                    {run.rounds, s.optimizer.lr, s.train.grad_clip, run.seed}));
+  Curve curve;
+  curve.label = run.label;
+  curve.seed = run.seed;
+  curve.metrics = run.problem->metrics();
+  const auto measure = [&]() -> Status {
+    CurvePoint point{m.fleet->steps_done(), m.fleet->traffic().uplink_bytes,
+                     m.fleet->traffic().total_bytes(), std::vector<double>(curve.metrics.size())};
+    TW_RETURN_IF_ERROR(run.problem->Measure(m.fleet->x(), point.y));
+    curve.diverged = !std::isfinite(point.y[0]);
+    curve.points.push_back(std::move(point));
+    return OkStatus();
+  };
+  TW_RETURN_IF_ERROR(measure());
+  int skipped = 0;
+  for (int64_t round = 1; round <= run.rounds && !curve.diverged; ++round) {
+    TW_ASSIGN_OR_RETURN(const StepResult result, m.fleet->Step());
+    skipped = result.skip == Skip::kNo ? 0 : skipped + 1;
+    const bool due = round * run.points / run.rounds != (round - 1) * run.points / run.rounds;
+    if (due || round == run.rounds) TW_RETURN_IF_ERROR(measure());
+    curve.diverged = curve.diverged || skipped >= kMaxSkipped;
+  }
+  curve.x.assign(m.fleet->x().begin(), m.fleet->x().end());
+  curves_.push_back(curve);
+  return curve;
+}
+
+void LabContext::Below(const std::string& claim, const std::vector<double>& values, double limit) {
+  Within(claim, values, -kInfinity, limit);
+}
+
+void LabContext::Above(const std::string& claim, const std::vector<double>& values, double limit) {
+  Within(claim, values, limit, kInfinity);
+}
+
+void LabContext::Within(const std::string& claim, const std::vector<double>& values, double low,
+                        double high) {
+  TW_CHECK(!values.empty());
+  Claim made;
+  made.claim = claim;
+  made.seeds = static_cast<int>(values.size());
+  made.pass = true;
+  const double middle = low == -kInfinity   ? -kInfinity
+                        : high == kInfinity ? kInfinity
+                                            : (low + high) / 2;
+  const auto badness = [&](double v) {
+    if (std::isnan(v)) return kInfinity;
+    return std::isinf(middle) ? (middle < 0 ? v : -v) : std::abs(v - middle);
+  };
+  made.measured = values[0];
+  for (const double v : values) {
+    // One-sided limits are strict.
+    const bool holds = (low == -kInfinity || (high == kInfinity ? v > low : v >= low)) &&
+                       (high == kInfinity || (low == -kInfinity ? v < high : v <= high)) &&
+                       !std::isnan(v);
+    made.pass = made.pass && holds;
+    if (badness(v) > badness(made.measured)) made.measured = v;
+  }
+  made.threshold = low == -kInfinity   ? absl::StrFormat("< %g", high)
+                   : high == kInfinity ? absl::StrFormat("> %g", low)
+                                       : absl::StrFormat("in [%g, %g]", low, high);
+  claims_.push_back(std::move(made));
+}
+
+void LabContext::DoesNotHoldHere(const std::string& why) {
+  TW_CHECK(!claims_.empty());
+  claims_.back().does_not_hold = why;
+}
+
+}  // namespace tw

@@ -1,0 +1,105 @@
+#pragma once
+// What an experiment works with: runs of a method on a problem, and claims about what they gave.
+// Every rank runs the same calls; rank 0's context is the one that is written down.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/api/problem.h"
+#include "core/engine/fleet/fleet.h"
+
+namespace tw {
+
+// One method on one problem with one seed.
+struct LabRun {
+  std::string label;  // of the series in tables and plots
+  uint64_t seed = 1;  // of codecs, noise and samples
+  Problem* problem = nullptr;
+  int64_t rounds = 1000;
+  // "section.key=value" as for `train`: compressor, feedback, strategy, optimizer, schedule. Where
+  // they say nothing: none, none, sync, plain gradient steps (sgdm without momentum), constant; no
+  // clipping, and no parameter is too small for the compressor.
+  std::vector<std::string> settings;
+  // The same for what the server sends (compressor and feedback); empty: dense.
+  std::vector<std::string> server;
+  int64_t points = 200;  // how many of the curve are measured, evenly spread, with the last
+};
+
+struct CurvePoint {
+  int64_t round = 0;  // rounds done
+  int64_t uplink_bytes = 0;
+  int64_t total_bytes = 0;  // up and down
+  std::vector<double> y;    // as Problem::metrics()
+};
+
+struct Curve {
+  std::string label;
+  uint64_t seed = 1;
+  std::vector<std::string> metrics;
+  std::vector<CurvePoint> points;
+  bool diverged = false;      // it ended early: nothing finite was left
+  std::vector<TensorView> x;  // where it ended; valid until the next run
+
+  // Infinity when it diverged.
+  double last(size_t metric = 0) const;
+  // Mean over the last part of the points, e.g. 0.1 for a tenth.
+  double tail(double part, size_t metric = 0) const;
+  // The first point at which the metric is at most `target`; null when there is none.
+  const CurvePoint* Reaches(double target, size_t metric = 0) const;
+};
+
+struct Claim {
+  std::string claim;
+  double measured = 0;
+  std::string threshold;  // "< 1e-10", in [8, 12]
+  bool pass = false;
+  int seeds = 1;
+  std::string does_not_hold;  // not empty: a claim known not to hold at this scale, and why
+};
+
+struct LabOptions {
+  bool quick = false;
+  int seeds = 3;  // 1 where quick
+  std::string out = "runs/lab";
+};
+
+class LabContext {
+ public:
+  LabContext(const LabOptions& options, Communicator* comm, Lane* lane);
+  ~LabContext();
+
+  bool quick() const { return options_.quick; }
+  // `at_least` for rows that need more seeds; quick runs have one.
+  std::vector<uint64_t> seeds(int at_least = 1) const;
+  // The communicator of a claim that needs one; see Fleet.
+  Communicator& comm() const { return *comm_; }
+
+  // Collective. The curve is also kept for the files.
+  StatusOr<Curve> Run(const LabRun& run);
+  // The fleet of the last run, for invariants.
+  const Fleet& fleet() const;
+
+  // Claims over seeds: all must hold; the worst is what is shown. NaN never passes.
+  void Below(const std::string& claim, const std::vector<double>& values, double limit);
+  void Above(const std::string& claim, const std::vector<double>& values, double limit);
+  void Within(const std::string& claim, const std::vector<double>& values, double low, double high);
+  void Add(Claim claim) { claims_.push_back(std::move(claim)); }
+  // The last claim is not expected to hold at this scale; says why.
+  void DoesNotHoldHere(const std::string& why);
+
+  const std::vector<Claim>& claims() const { return claims_; }
+  const std::vector<Curve>& curves() const { return curves_; }
+
+ private:
+  struct Method;
+
+  LabOptions options_;
+  Communicator* comm_;
+  Lane* lane_;
+  std::vector<Claim> claims_;
+  std::vector<Curve> curves_;
+  std::unique_ptr<Method> method_;
+};
+
+}  // namespace tw
