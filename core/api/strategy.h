@@ -67,7 +67,7 @@ struct TurnsCall {
   // May be null. After all turns, on every rank and in client order: what `client` has sent.
   std::function<Status(int client, size_t parameter, OwnDecoder body)> received;
   // Where the mean goes: one view a parameter, of its shape and dtype; empty: the gradients of
-  // StepMachine::parameters().
+  // StepMachine::parameters(). `work` must not read it.
   std::span<const TensorView> out;
   // What each client was sent before its turn, in dense vectors as long as all parameters: 1 for x,
   // 2 for x and c. For the count of bytes only.

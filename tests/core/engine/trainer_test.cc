@@ -14,6 +14,7 @@ struct RunSetup {
   int64_t batch = 4;
   int64_t bad_from = std::numeric_limits<int64_t>::max();
   std::string compressor = "none", feedback = "none";
+  const Strategy* strategy = nullptr;  // sync
   TrainerOptions options{.steps = 5, .lr = 0.1, .grad_clip = 0};
 };
 
@@ -53,7 +54,7 @@ Result Train(int n, const RunSetup& setup) {
                        .reducer = &reducer,
                        .optimizer = optimizer.get(),
                        .schedule = schedule.get(),
-                       .strategy = strategy.get(),
+                       .strategy = setup.strategy ? setup.strategy : strategy.get(),
                        .state = &state,
                        .comm = &comm,
                        .lane = &lane,
@@ -84,6 +85,71 @@ TEST(Trainer, TheLossGoesDown) {
   const Result result = Train(2, setup);
   ASSERT_TRUE(result.status.ok()) << result.status;
   EXPECT_LT(result.sink.records.back().loss, 0.1 * result.sink.records.front().loss);
+}
+
+// What sync does, in turns: every rank is one client. `sent` must add up to what the optimizer
+// sees.
+class ByTurns : public Strategy {
+ public:
+  StatusOr<StepResult> Step(StepMachine& machine) const override {
+    EXPECT_EQ(machine.lr(), 0.1);
+    TurnsCall call;
+    call.moves = true;
+    call.work = [&](Client& client) -> StatusOr<bool> {
+      TW_RETURN_IF_ERROR(client.ComputeGradients(0).status());
+      for (size_t p = 0; p < client.parameters().size(); ++p) {
+        FillZero(client.parameters()[p].value);  // the working copy, not what ranks share
+        AddScaled(client.Slot("before", p), client.parameters()[p].grad, 1.0f);
+      }
+      return machine.step() != declined_step || client.id() != 0;
+    };
+    call.sent = [](Client& client, size_t p, OwnDecoder own) {
+      return own(1.0f, client.Slot("sent", p));
+    };
+    TW_ASSIGN_OR_RETURN(const TurnsResult turn, machine.Turns(call));
+    if (turn.arrived == 0) {
+      return StepResult{turn.loss, Skip::kEverywhere, "a message did not arrive"};
+    }
+    EXPECT_EQ(turn.arrived, machine.num_clients());
+    TW_RETURN_IF_ERROR(machine.Broadcast({}));
+    TW_RETURN_IF_ERROR(machine.ApplyUpdate());
+    return StepResult{.loss = turn.loss};
+  }
+  int64_t declined_step = -1;
+};
+
+TEST(Trainer, TurnsOfOneClientARankAreSyncBitForBit) {
+  const ByTurns by_turns;
+  for (const auto& [compressor, feedback] :
+       {std::pair{"none", "none"}, {"topk", "ef14"}, {"randk", "ef21"}, {"qsgd", "none"}}) {
+    for (const int n : {1, 3}) {
+      RunSetup setup;
+      setup.compressor = compressor;
+      setup.feedback = feedback;
+      const Result sync = Train(n, setup);
+      setup.strategy = &by_turns;
+      const Result turns = Train(n, setup);
+      ASSERT_TRUE(turns.status.ok()) << turns.status;
+      EXPECT_EQ(turns.hash, sync.hash) << compressor << " " << n;
+      EXPECT_EQ(turns.sink.records.back().loss, sync.sink.records.back().loss);
+      if (n == 1 && setup.compressor == "none") continue;  // sync alone sends nothing to itself
+      EXPECT_EQ(turns.sink.records.back().payload_bytes, sync.sink.records.back().payload_bytes);
+    }
+  }
+}
+
+TEST(Trainer, AMessageThatDoesNotArriveLeavesNoTrace) {
+  ByTurns declines;
+  declines.declined_step = 4;  // the last
+  RunSetup setup;
+  setup.compressor = "topk";
+  setup.feedback = "ef14";
+  setup.strategy = &declines;
+  const Result skipped = Train(2, setup);
+  ASSERT_TRUE(skipped.status.ok()) << skipped.status;
+  EXPECT_EQ(skipped.summary.skipped, 1);
+  setup.options.steps = 4;
+  EXPECT_EQ(skipped.hash, Train(2, setup).hash);
 }
 
 TEST(Trainer, SinksGetOneRecordAStep) {
