@@ -127,8 +127,8 @@ StatusOr<Curve> LabContext::Run(const LabRun& run) {
     if (due || round == run.rounds) TW_RETURN_IF_ERROR(measure());
     curve.diverged = curve.diverged || skipped >= kMaxSkipped;
   }
-  curve.x.assign(m.fleet->x().begin(), m.fleet->x().end());
   curves_.push_back(curve);
+  curve.x.assign(m.fleet->x().begin(), m.fleet->x().end());
   return curve;
 }
 
