@@ -114,11 +114,7 @@ class Threshold : public Compressor {
     if (!kernels::AscendingBelow(packed, IndexBits(d), count, d)) {
       return DataLoss("threshold: indices are not ascending below " + std::to_string(d));
     }
-    kernels::IndexReader indices(packed, IndexBits(d));
-    const uint8_t* values = packed.data() + packed.size();
-    for (uint32_t j = 0; j < count; ++j, values += sizeof(float)) {
-      out[indices.Next()] += scale * LoadLE<float>(values);
-    }
+    kernels::AddAtIndices(out, scale, packed, IndexBits(d), count, packed.data() + packed.size());
     return OkStatus();
   }
 

@@ -99,11 +99,7 @@ class TopK : public Compressor {
     if (!kernels::AscendingBelow(packed, bits, k, static_cast<uint64_t>(d))) {
       return DataLoss("topk: indices are not ascending below " + std::to_string(d));
     }
-    kernels::IndexReader indices(packed, bits);
-    const uint8_t* values = body.data() + kIndicesAt + packed.size();
-    for (size_t j = 0; j < k; ++j, values += sizeof(float)) {
-      out[indices.Next()] += scale * LoadLE<float>(values);
-    }
+    kernels::AddAtIndices(out, scale, packed, bits, k, packed.data() + packed.size());
     return OkStatus();
   }
 

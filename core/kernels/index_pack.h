@@ -80,17 +80,53 @@ class IndexReader {
   uint64_t pending_ = 0;
 };
 
+// take(j, index j) for j = 0 .. count-1. Every index is read by its place and waits for no other,
+// where IndexReader shifts its way through. REQUIRES: packed.size() >= PackedIndexBytes(count,
+// bits).
+template <class F>
+void ForEachIndex(ByteSpan packed, int bits, size_t count, F&& take) {
+  if (bits == 0) {
+    for (size_t j = 0; j < count; ++j) take(j, uint32_t{0});
+    return;
+  }
+  const uint64_t mask = (uint64_t{1} << bits) - 1;
+  const uint8_t* data = packed.data();
+  constexpr size_t kWord = sizeof(uint64_t);
+  // Those whose word of eight bytes ends within `packed`.
+  const size_t width = static_cast<size_t>(bits);
+  const size_t whole =
+      packed.size() < kWord ? 0 : std::min(count, ((packed.size() - kWord) * 8 + 7) / width + 1);
+  size_t bit = 0;
+  for (size_t j = 0; j < whole; ++j, bit += width) {
+    take(j, static_cast<uint32_t>((LoadLE<uint64_t>(data + bit / 8) >> (bit % 8)) & mask));
+  }
+  for (size_t j = whole; j < count; ++j, bit += width) {
+    uint8_t word[kWord] = {};
+    std::copy_n(data + bit / 8, std::min(kWord, packed.size() - bit / 8), word);
+    take(j, static_cast<uint32_t>((LoadLE<uint64_t>(word) >> (bit % 8)) & mask));
+  }
+}
+
 // True when `packed` holds `count` strictly ascending indices below `numel` and zero padding.
 // REQUIRES: packed.size() == PackedIndexBytes(count, bits).
 inline bool AscendingBelow(ByteSpan packed, int bits, size_t count, uint64_t numel) {
-  IndexReader indices(packed, bits);
   uint64_t next = 0;  // the smallest index allowed here
-  for (size_t j = 0; j < count; ++j) {
-    const uint64_t index = indices.Next();
-    if (index < next || index >= numel) return false;
-    next = index + 1;
-  }
-  return indices.PaddingIsZero();
+  bool ascending = true;
+  ForEachIndex(packed, bits, count, [&](size_t, uint32_t index) {
+    ascending &= index >= next;
+    next = uint64_t{index} + 1;
+  });
+  const size_t used = count * static_cast<size_t>(bits) % 8;
+  return ascending && next <= numel && (used == 0 || packed.back() >> used == 0);
+}
+
+// out[index j] += scale * fp32 number j of `values`, for `count` distinct indices below out.size().
+inline void AddAtIndices(std::span<float> out, float scale, ByteSpan packed, int bits, size_t count,
+                         const uint8_t* values) {
+  float* to = out.data();
+  ForEachIndex(packed, bits, count, [&](size_t j, uint32_t index) {
+    to[index] += scale * LoadLE<float>(values + j * sizeof(float));
+  });
 }
 
 }  // namespace tw::kernels

@@ -32,12 +32,13 @@ constexpr uint64_t Spread(uint64_t x, int bits) {
   return Part(x, 8, bits, 0x0001000100010001ull);
 }
 
+// The five trits of a byte in the first bytes of a word.
 struct TritTable {
-  std::array<std::array<uint8_t, 5>, 256> trits;
-  constexpr TritTable() : trits{} {
+  std::array<uint64_t, 256> words;
+  constexpr TritTable() : words{} {
     for (int byte = 0; byte < 256; ++byte) {
       int rest = byte;
-      for (int i = 0; i < 5; ++i, rest /= 3) trits[byte][i] = static_cast<uint8_t>(rest % 3);
+      for (int i = 0; i < 5; ++i, rest /= 3) words[byte] |= uint64_t(rest % 3) << (8 * i);
     }
   }
 };
@@ -106,9 +107,12 @@ void PackTrits(const uint8_t* trits, int64_t numel, uint8_t* packed) {
 }
 
 void UnpackTrits(const uint8_t* packed, int64_t numel, uint8_t* trits) {
-  for (int64_t i = 0; i < numel; i += 5) {
-    const auto& t = kTrits.trits[packed[i / 5]];
-    std::memcpy(trits + i, t.data(), static_cast<size_t>(std::min<int64_t>(5, numel - i)));
+  int64_t i = 0;
+  // A whole word is stored where there is room: the next one overwrites what is too much.
+  for (; i + 8 <= numel; i += 5) StoreLE(trits + i, kTrits.words[*packed++]);
+  for (; i < numel; i += 5) {
+    const uint64_t word = kTrits.words[*packed++];
+    std::memcpy(trits + i, &word, static_cast<size_t>(std::min<int64_t>(5, numel - i)));
   }
 }
 

@@ -180,9 +180,10 @@ Status CheckQuantized(ByteSpan body, int64_t numel, const QuantizeSpec& spec) {
     bool clean = true;
     if (spec.packing == Packing::kTrits) {
       // 243..255 are no five trits, and trits past the end are 0.
-      for (int64_t i = 0; i < code_bytes; ++i) clean &= p[i] < 243;
+      uint8_t most = 0;
+      for (int64_t i = 0; i < code_bytes; ++i) most = std::max(most, p[i]);
       const int powers[] = {243, 3, 9, 27, 81};
-      clean &= p[code_bytes - 1] < powers[n % 5];
+      clean = most < 243 && p[code_bytes - 1] < powers[n % 5];
     } else if (const int used = static_cast<int>(n * spec.bits % 8); used != 0) {
       clean = p[code_bytes - 1] >> used == 0;
     }

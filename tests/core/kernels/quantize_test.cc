@@ -68,6 +68,19 @@ TEST(PackTrits, PutsFiveInAByteAndRoundTrips) {
   EXPECT_TRUE(std::equal(trits, trits + 6, back));
 }
 
+TEST(PackTrits, EveryLengthRoundTripsAndNothingBehindItIsTouched) {
+  for (int64_t n = 0; n <= 40; ++n) {
+    std::vector<uint8_t> trits, packed((static_cast<size_t>(n) + 4) / 5);
+    for (int64_t i = 0; i < n; ++i) trits.push_back(static_cast<uint8_t>((i * i + i / 3) % 3));
+    PackTrits(trits.data(), n, packed.data());
+    std::vector<uint8_t> back(static_cast<size_t>(n) + 1, 0xEE);
+    UnpackTrits(packed.data(), n, back.data());
+    EXPECT_EQ(back.back(), 0xEE) << n;
+    back.pop_back();
+    EXPECT_EQ(back, trits) << n;
+  }
+}
+
 struct Case {
   const char* what;
   QuantizeSpec spec;

@@ -209,6 +209,14 @@ TEST(IndexPack, EveryWidthSurvivesTheRoundTrip) {
     const ByteSpan body = ByteSpan(packed).first(packed.size() - 1);
     kernels::IndexReader reader(body, bits);
     for (const uint32_t i : indices) EXPECT_EQ(reader.Next(), i) << bits;
+    // Of a block of its own, so that the sanitizers see a read behind the end.
+    const std::vector<uint8_t> alone(body.begin(), body.end());
+    std::vector<uint32_t> by_place;
+    kernels::ForEachIndex(alone, bits, indices.size(), [&](size_t j, uint32_t index) {
+      EXPECT_EQ(j, by_place.size());
+      by_place.push_back(index);
+    });
+    EXPECT_EQ(by_place, indices) << bits;
     EXPECT_TRUE(kernels::AscendingBelow(body, bits, indices.size(), limit)) << bits;
   }
 }
