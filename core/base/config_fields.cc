@@ -146,7 +146,10 @@ StatusOr<std::vector<std::string>> ReadTexts(const ConfigSection& s, const std::
   }
   for (const auto& text : list) {
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
-      return Wrong(s, key, v, "a list of: " + Choices(choices));
+      const std::string nearest = NearestWord(text, choices);
+      return Wrong(s, key, v,
+                   "a list of: " + Choices(choices) +
+                       (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
     }
   }
   return list;

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <sstream>
+
+#include "core/base/file_io.h"
 
 namespace tw {
 namespace {
@@ -166,11 +166,9 @@ StatusOr<Config> Config::Parse(const std::string& text, const std::string& name)
 }
 
 StatusOr<Config> Config::Load(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  if (in) text << in.rdbuf();
-  if (!in || text.fail()) return ConfigError(path + ": cannot be read as a config file");
-  return Parse(text.str(), path);
+  const auto text = ReadTextFile(path);
+  if (!text.ok()) return ConfigError(std::string(text.status().message()));
+  return Parse(*text, path);
 }
 
 Status Config::Override(const std::string& assignment) {

@@ -81,6 +81,11 @@ Status OutputFile::Close() {
 Status ReadPieces(const std::string& path, const std::function<void(ByteSpan)>& take) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return FileError(path, "open", errno);
+  struct stat info;
+  if (::fstat(fd, &info) == 0 && (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode))) {
+    ::close(fd);  // /dev/zero has no end
+    return DataError(path + ": is a device, a file is needed here");
+  }
   std::vector<uint8_t> piece(kPieceBytes);
   while (true) {
     const ssize_t n = ::read(fd, piece.data(), piece.size());

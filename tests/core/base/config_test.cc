@@ -1,5 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "core/base/config_fields.h"
 #include "core/base/registry.h"
@@ -138,7 +141,26 @@ TEST(Config, SyntaxErrorNamesTheLine) {
 TEST(Config, MissingFileIsOneClearError) {
   const auto config = Config::Load("/nonexistent/x.toml");
   EXPECT_THAT(Message(config.status()), HasSubstr("/nonexistent/x.toml"));
+  EXPECT_THAT(Message(config.status()), HasSubstr("No such file"));
   EXPECT_EQ(ExitCode(config.status()), 2);
+}
+
+TEST(Config, AnEmptyFileIsAConfigOfDefaultsAndAFolderOrADeviceIsNone) {
+  const std::string empty = ::testing::TempDir() + "/tw_empty_" + std::to_string(::getpid());
+  std::ofstream(empty).flush();
+  const auto config = Config::Load(empty);
+  ::unlink(empty.c_str());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->section("").values.empty());
+  EXPECT_THAT(Message(Config::Load("/tmp").status()), HasSubstr("Is a directory"));
+  const auto endless = Config::Load("/dev/zero");
+  EXPECT_THAT(Message(endless.status()), HasSubstr("/dev/zero: is a device"));
+  EXPECT_EQ(ExitCode(endless.status()), 2);
+}
+
+TEST(Config, AWrongWordInAListNamesTheNearest) {
+  const auto sample = ParseFields<Sample>(Parsed("[s]\nsinks = [\"y\", \"yy\"]\n").section("s"));
+  EXPECT_THAT(Message(sample.status()), HasSubstr("did you mean y?"));
 }
 
 TEST(Config, ValuesSurviveWritingAndReading) {
