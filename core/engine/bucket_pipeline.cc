@@ -74,13 +74,15 @@ PipelineTimes BucketPipeline::TakeTimes() { return std::exchange(times_, {}); }
 
 // Dense until start_step; the ef21 family sends its first message dense through the policy, so that
 // h_0 = g(x_0). Whether that has happened is state, not step number: a skipped or resumed step does
-// not lose it.
+// not lose it. A half-precision gradient starts compressed, from h = 0: its dense mean would be
+// rounded to half and H would miss the mean of the h by that for ever.
 const Route& BucketPipeline::ChooseRoute(int parameter, uint64_t step, bool* through_policy) {
   const ParameterPlan& p = plan_->parameters()[static_cast<size_t>(parameter)];
   *through_policy =
       !turn_.dense && p.compressed && StepOfWire(step) >= static_cast<uint64_t>(p.start_step);
   if (!*through_policy) return plan_->dense();
-  if (p.route.policy->traits().dense_first) {
+  const bool half = p.spec.dtype == DType::kF16 || p.spec.dtype == DType::kBF16;
+  if (p.route.policy->traits().dense_first && !half) {
     const TensorView done = engine_state_[static_cast<size_t>(parameter)].Slot(
         "dense_done", {1}, DType::kU8, Reshard::kReplicated);
     auto* flag = static_cast<uint8_t*>(done.data);

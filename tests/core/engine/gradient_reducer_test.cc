@@ -169,6 +169,35 @@ TEST(GradientReducer, EveryTypeAndSizeGoesThrough) {
   }
 }
 
+// The first message of the ef21 family: H = mean of the h to fp32 precision, whatever the
+// gradient's type. In half precision a dense mean would be rounded once, and H would keep that.
+TEST(GradientReducer, TheEstimateIsTheMeanOfTheRanksEstimatesInHalfPrecisionToo) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    std::vector<at::Tensor> own(2), mean(2);
+    RunRanks(2, [&](Communicator& comm) {
+      const at::Tensor w = Numbers({32, 16}, 1, 1.0).to(type).requires_grad_();
+      ReducerRank rank(comm, {"topk", "ef21", {{"ratio", 0.25}}}, {{"w", w}});
+      rank.reducer->ZeroGradients();
+      const at::Tensor g = Numbers({32, 16}, 2 + static_cast<uint64_t>(comm.rank()), 1.0).to(type);
+      at::Tensor loss = (w * g).sum();
+      rank.reducer->Arm(0);
+      loss.backward();
+      EXPECT_TRUE(rank.Finish().finite);
+      const auto slot = [&](const char* name) {
+        const StateSlot* found = rank.bag.Find(std::string("feedback/w/") + name);
+        TW_CHECK(found != nullptr);
+        EXPECT_EQ(found->view.dtype, DType::kF32);
+        return torch::from_blob(found->view.data, {32, 16}).clone();
+      };
+      own[static_cast<size_t>(comm.rank())] = slot("h");
+      mean[static_cast<size_t>(comm.rank())] = slot("H");
+    });
+    EXPECT_TRUE(torch::equal(mean[0], mean[1]));
+    EXPECT_GT(mean[0].abs().max().item<double>(), 0.1);
+    EXPECT_LT((mean[0] - (own[0] + own[1]) / 2).abs().max().item<double>(), 1e-6) << type;
+  }
+}
+
 TEST(GradientReducer, BucketsFollowTheCapInReverseOrder) {
   RunRanks(1, [&](Communicator& comm) {
     EXPECT_EQ(ReducerRank(comm, {}).reducer->num_buckets(), 5);
