@@ -18,6 +18,7 @@ namespace {
 
 struct BenchEncodeConfig {
   std::string name;
+  int64_t numel = 0;
   int64_t rows = 5000;
   int64_t cols = 5000;
   int64_t repetitions = 9;
@@ -27,6 +28,8 @@ struct BenchEncodeConfig {
   static FieldList<BenchEncodeConfig> Fields() {
     return FieldList<BenchEncodeConfig>()
         .Text("name", &BenchEncodeConfig::name, {}, "compressor; empty: every one")
+        .Int("numel", &BenchEncodeConfig::numel, {0, int64_t{1} << 32},
+             "elements, as a matrix as square as they allow; 0: rows x cols")
         .Int("rows", &BenchEncodeConfig::rows, {1, 1 << 20}, "of the matrix that is encoded")
         .Int("cols", &BenchEncodeConfig::cols, {1, 1 << 20}, "of the matrix that is encoded")
         .Int("repetitions", &BenchEncodeConfig::repetitions, {7, 1000}, "medians are over these")
@@ -35,6 +38,20 @@ struct BenchEncodeConfig {
         .Text("python", &BenchEncodeConfig::python, {}, "interpreter that can import the peer");
   }
 };
+
+// `numel` as the two nearest factors.
+Status ChooseShape(const ConfigSection& section, BenchEncodeConfig* config) {
+  if (config->numel == 0) return OkStatus();
+  if (section.has("rows") || section.has("cols")) {
+    return ConfigError("bench.numel = " + std::to_string(config->numel) +
+                       " is not allowed beside rows and cols: give the one or the others");
+  }
+  for (int64_t d = 1; d * d <= config->numel; ++d) {
+    if (config->numel % d == 0) config->rows = d;
+  }
+  config->cols = config->numel / config->rows;
+  return OkStatus();
+}
 
 struct Arena {
   explicit Arena(size_t numel) : gradient(numel), error(numel), copy(numel), mean(numel) {
@@ -274,7 +291,8 @@ Status RunBenchEncode(const std::vector<std::string>& overrides, bool json, std:
   ConfigSection section = given.section("");
   section.name = "bench";
   for (const auto& [key, value] : given.section("compressor").values) section.values[key] = value;
-  TW_ASSIGN_OR_RETURN(const BenchEncodeConfig config, ParseFields<BenchEncodeConfig>(section));
+  TW_ASSIGN_OR_RETURN(BenchEncodeConfig config, ParseFields<BenchEncodeConfig>(section));
+  TW_RETURN_IF_ERROR(ChooseShape(section, &config));
   std::vector<std::string> known = Registry<Compressor>::Get().all_keys();
   for (const auto& [key, value] : DumpFields(BenchEncodeConfig())) known.push_back(key);
   std::vector<std::string> idle;

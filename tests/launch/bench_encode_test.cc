@@ -39,9 +39,17 @@ TEST(BenchEncode, HonoursTheCompressorsKeys) {
   EXPECT_EQ(nlohmann::json::parse(out.str())["wire_bytes"], 4 + 128 + 512);
 }
 
+TEST(BenchEncode, TakesANumberOfElementsForTheMatrix) {
+  for (const int64_t numel : {1, 7, 1200}) {
+    std::stringstream out;
+    ASSERT_TRUE(RunBenchEncode({"name=sign", "numel=" + std::to_string(numel)}, true, out).ok());
+    EXPECT_EQ(nlohmann::json::parse(out.str())["numel"], numel);
+  }
+}
+
 TEST(BenchEncode, RefusesUnknownNamesAndKeys) {
   std::stringstream out;
-  for (const char* bad : {"name=topp", "ratoi=0.5", "simd=AVX9"}) {
+  for (const char* bad : {"name=topp", "ratoi=0.5", "simd=AVX9", "numel=256"}) {
     auto overrides = kSmall;
     overrides.push_back(bad);
     const Status status = RunBenchEncode(overrides, true, out);
