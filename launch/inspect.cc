@@ -21,7 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Columns as wide as their widest cell; numbers to the right.
+// Columns as wide as their widest cell, numbers to the right; in the last column texts may be
+// longer than the numbers.
 class Table {
  public:
   explicit Table(std::vector<std::string> head) { rows_.push_back(std::move(head)); }
@@ -29,15 +30,16 @@ class Table {
   void Print(std::ostream& out) const {
     std::vector<size_t> widths(rows_[0].size());
     for (const auto& row : rows_) {
-      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+      for (size_t i = 0; i < row.size(); ++i) {
+        if (i + 1 < row.size() || Right(row[i])) widths[i] = std::max(widths[i], row[i].size());
+      }
     }
     for (const auto& row : rows_) {
       std::string line(2, ' ');
       for (size_t i = 0; i < row.size(); ++i) {
-        const std::string pad(widths[i] - row[i].size(), ' ');
-        const bool right = !row[i].empty() && (std::isdigit(row[i][0]) || row[i][0] == '-');
-        line += right ? pad : row[i];
-        line += right ? row[i] : pad;
+        const std::string pad(widths[i] - std::min(widths[i], row[i].size()), ' ');
+        line += Right(row[i]) ? pad : row[i];
+        line += Right(row[i]) ? row[i] : pad;
         line += "  ";
       }
       line.erase(line.find_last_not_of(' ') + 1);
@@ -46,6 +48,10 @@ class Table {
   }
 
  private:
+  static bool Right(const std::string& cell) {
+    return !cell.empty() && (std::isdigit(static_cast<unsigned char>(cell[0])) || cell[0] == '-');
+  }
+
   std::vector<std::vector<std::string>> rows_;
 };
 
