@@ -17,7 +17,10 @@ def read(run: str) -> dict:
     path = os.path.join(run, "summary.json")
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            summary = json.load(file)
+        if not isinstance(summary, dict):
+            raise ValueError("is no summary")
+        return summary
     except FileNotFoundError:
         die(3, f"{path} is missing: the run is not finished, or {run} is no run folder")
     except (OSError, ValueError) as fault:
@@ -41,10 +44,18 @@ def gap(value, first) -> str:
     return f"{100 * (value / first - 1):+.1f} %"
 
 
-def row(run: str, summary: dict, first: dict) -> list:
+def labels(runs: list, summaries: list) -> list:
+    """The runs' names, or their folders' where two have the same name."""
+    names = [s.get("name") or "" for s in summaries]
+    if len(set(names)) == len(names) and all(names):
+        return names
+    return [os.path.basename(os.path.normpath(run)) for run in runs]
+
+
+def row(label: str, summary: dict, first: dict) -> list:
     loss = summary.get("final_loss")
     return [
-        summary.get("name") or os.path.basename(os.path.normpath(run)),
+        label,
         cell(loss, lambda v: f"{v:.3f}"),
         gap(loss, first.get("final_loss")),
         cell(summary.get("val_loss"), lambda v: f"{v:.3f}"),
@@ -61,7 +72,7 @@ def main(runs: list) -> int:
         return 0 if runs else 2
     summaries = [read(run) for run in runs]
     head = ["run", "loss", "gap", "val loss", "bytes a step", "ratio", "ms a step", "seconds"]
-    table = [head] + [row(run, s, summaries[0]) for run, s in zip(runs, summaries)]
+    table = [head] + [row(label, s, summaries[0]) for label, s in zip(labels(runs, summaries), summaries)]
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
     for number, line in enumerate(table):
         print("  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:])]).rstrip())

@@ -179,6 +179,16 @@ if python3 -c 'import matplotlib' 2>/dev/null || /usr/bin/python3 -c 'import mat
   check PlotDrawsRuns 0 '^p.png$' "$tools/plot" a b -o p.png
   [[ $(head -c 4 p.png 2>/dev/null | tail -c 3) == PNG ]] || { echo "FAILED PlotDrawsRuns: no PNG"; failures=$((failures + 1)); }
   check PlotPassesOverABrokenLine 0 'b/metrics.jsonl: unreadable lines passed over: 1' "$tools/plot" b --x bytes -o q.png
+  mkdir -p sparse ended
+  for i in 10 20; do echo "{\"step\":$i,\"loss\":1.0,\"wire_bytes\":7,\"step_ms\":100.0}" | tee -a sparse/metrics.jsonl >>ended/metrics.jsonl; done
+  echo '{"wire_bytes_per_step":5.0}' >ended/summary.json
+  columns="import importlib.machinery as m, sys; sys.dont_write_bytecode = True
+Run = m.SourceFileLoader('plot', '$tools/plot').load_module().Run
+print([(r.time, r.bytes) for r in (Run('sparse'), Run('ended'))])"
+  check PlotCountsStepsWithoutARecord 0 '^\[\(\[1.0, 2.0\], \[70.0, 140.0\]\), \(\[1.0, 2.0\], \[50.0, 100.0\]\)\]$' \
+    python3 -W ignore -c "$columns"
+  mkdir -p one/run two/run && cp a/metrics.jsonl one/run && cp b/metrics.jsonl two/run
+  check PlotDrawsRunsOfOneName 0 '^r.png$' "$tools/plot" one/run two/run -o r.png
   check PlotNamesAMissingFile 3 'plot: error: nowhere/metrics.jsonl: No such file' "$tools/plot" nowhere
   mkdir -p empty && : >empty/metrics.jsonl
   check PlotNamesAnEmptyFile 3 'plot: error: empty/metrics.jsonl has no steps' "$tools/plot" empty
@@ -194,6 +204,9 @@ mkdir -p d t
 echo '{"name":"dense","final_loss":2.0,"wire_bytes_per_step":3200000,"compression_ratio":1.0,"step_ms_median":151.4,"wall_s":60.2}' >d/summary.json
 echo '{"name":"topk","final_loss":2.2,"val_loss":2.25,"wire_bytes_per_step":64000,"compression_ratio":50.0,"step_ms_median":140,"wall_s":58}' >t/summary.json
 check TableComparesWithTheFirst 0 '^topk +2.200 +\+10.0 % +2.250 +64.00 kB +50.0 x +140 +58$' python3 "$tools/summary_table.py" d t
+mkdir -p again broken && cp t/summary.json again && echo '[]' >broken/summary.json
+check TableNamesFoldersWhereNamesRepeat 0 '^again +2.200' python3 "$tools/summary_table.py" t again
+check TableNamesABrokenSummary 3 'broken/summary.json: is no summary' python3 "$tools/summary_table.py" t broken
 check TableNamesAMissingSummary 3 'nowhere/summary.json is missing' python3 "$tools/summary_table.py" nowhere
 
 check SetupRefusesAnUnknownOption 2 "'--all' is not an option" "$tools/setup" --all
