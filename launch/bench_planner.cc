@@ -43,7 +43,8 @@ struct Row {
 };
 
 StatusOr<Row> Measure(const std::vector<std::string>& overrides, int64_t rounds) {
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load("", overrides));
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded,
+                      LoadedConfig::Load("", overrides, {"models", "families", "rounds"}));
   const Settings& s = loaded.settings;
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, s.train.threads)));
   TW_ASSIGN_OR_RETURN(auto world, World::Open("thread", 60));

@@ -108,7 +108,8 @@ Status RunBenchStep(const std::vector<std::string>& arguments, bool json, std::o
   TW_ASSIGN_OR_RETURN(const int64_t blocks, TakeInt(&overrides, "blocks", 9));
   TW_ASSIGN_OR_RETURN(const int64_t block_steps, TakeInt(&overrides, "block_steps", 8));
   overrides.insert(overrides.begin(), "data.path=synthetic");
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load("", overrides));
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded,
+                      LoadedConfig::Load("", overrides, {"blocks", "block_steps"}));
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, loaded.settings.train.threads)));
   TW_ASSIGN_OR_RETURN(auto reduced, Stepper::Create(loaded, true));
   TW_ASSIGN_OR_RETURN(auto plain, Stepper::Create(loaded, false));

@@ -24,18 +24,51 @@ StatusOr<OwnedRoute> MakeRoute(const ConfigSection& section, const FeedbackPolic
   return owned;
 }
 
+// Choices that come to nothing although every key is right.
+void NoteIdleCompression(const LoadedConfig& loaded, const Plan& plan, const PlanOptions& options,
+                         std::vector<std::string>* notes) {
+  const Settings& s = loaded.settings;
+  const bool lossless =
+      std::all_of(options.rules.begin(), options.rules.end(),
+                  [](const PlanRule& rule) { return rule.route.codec->traits().lossless; });
+  bool any = false, ever = false;
+  for (const ParameterPlan& p : plan.parameters()) {
+    any |= p.compressed;
+    ever |= p.compressed && p.start_step < s.train.steps;
+  }
+  if (lossless && !any && s.feedback != "none") {
+    notes->push_back("feedback.name = \"" + s.feedback +
+                     "\" does nothing: compressor none loses nothing");
+  }
+  if (any && !ever) {
+    notes->push_back("compression never starts: compressor.start_step is not below train.steps = " +
+                     std::to_string(s.train.steps));
+  }
+}
+
 }  // namespace
 
 StatusOr<LoadedConfig> LoadedConfig::Load(const std::string& path,
-                                          const std::vector<std::string>& overrides) {
+                                          const std::vector<std::string>& overrides,
+                                          const std::vector<std::string>& own) {
   LoadedConfig loaded;
   if (!path.empty()) {
     TW_ASSIGN_OR_RETURN(loaded.config, Config::Load(path));
   }
-  for (const std::string& o : overrides) TW_RETURN_IF_ERROR(loaded.config.Override(o));
+  std::vector<std::string> words = own;
+  words.push_back("name");
+  for (const std::string& o : overrides) {
+    const std::string key = o.substr(0, o.find('='));
+    if (!own.empty() && key.find('.') == std::string::npos && !key.empty() &&
+        key.size() < o.size() && std::find(words.begin(), words.end(), key) == words.end()) {
+      return ConfigError("command line: there is no key " + key + KnownWords(key, words));
+    }
+    TW_RETURN_IF_ERROR(loaded.config.Override(o));
+  }
   TW_ASSIGN_OR_RETURN(loaded.settings, Settings::Read(loaded.config, &loaded.idle));
   TW_ASSIGN_OR_RETURN(loaded.compared, ComparedToml(loaded.config, loaded.settings));
   loaded.hash = Hash64(loaded.compared);
+  TW_ASSIGN_OR_RETURN(loaded.shared, SharedToml(loaded.config, loaded.settings));
   return loaded;
 }
 
@@ -139,6 +172,7 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                        s.strategy + "\" has one in several: use planner.name = \"none\"");
   }
   a->warnings = loaded.idle;
+  NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());
   for (const ParameterPlan& p : a->plan->parameters()) {

@@ -20,13 +20,16 @@ namespace tw {
 struct LoadedConfig {
   Config config;
   Settings settings;
-  std::string compared;  // what must be equal on all ranks and across a resume
+  std::string compared;  // what must be equal across a resume
   uint64_t hash = 0;     // of that
+  std::string shared;    // what must be equal on all ranks: the same and more
   std::vector<std::string> idle;
 
-  // `path` may be empty: defaults and overrides only.
+  // `path` may be empty: defaults and overrides only. `own` names words of the command that it has
+  // taken out of `overrides` before, as ranks of explain; they are named to who mistypes one.
   static StatusOr<LoadedConfig> Load(const std::string& path,
-                                     const std::vector<std::string>& overrides);
+                                     const std::vector<std::string>& overrides,
+                                     const std::vector<std::string>& own = {});
 };
 
 struct OwnedRoute {

@@ -29,7 +29,7 @@ Status RunEval(const std::string& config, const std::vector<std::string>& overri
     return ConfigError(
         "eval needs checkpoint=PATH: a run folder, a checkpoint folder or a safetensors file");
   }
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest));
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"checkpoint"}));
   const int64_t threads = loaded.settings.train.threads;
   at::set_num_threads(threads > 0 ? static_cast<int>(threads) : DefaultThreads(1));
   std::vector<std::string> warnings;

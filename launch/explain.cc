@@ -10,6 +10,7 @@
 #include <ostream>
 #include <sstream>
 
+#include "absl/strings/numbers.h"
 #include "core/engine/tensor_memory.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
@@ -65,13 +66,13 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   std::vector<std::string> rest;
   for (const std::string& o : overrides) {
     if (o.rfind("ranks=", 0) == 0) {
-      ranks = std::atoi(o.c_str() + 6);
-      if (ranks < 1) return ConfigError("command line: " + o + ": ranks is a number >= 1");
+      if (!absl::SimpleAtoi(o.substr(6), &ranks) || ranks < 1)
+        return ConfigError("command line: " + o + ": ranks is a number >= 1");
     } else {
       rest.push_back(o);
     }
   }
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest));
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"ranks"}));
   TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 

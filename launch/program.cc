@@ -139,6 +139,13 @@ int ProgramMain(int argc, char** argv) {
       throw CLI::ParseError(
           "there is no command " + std::string(argv[1]) + KnownWords(argv[1], commands), 2);
     }
+    const std::vector<std::string> options = {"-h", "--help", "--version"};
+    if (argc > 1 && argv[1][0] == '-' &&
+        std::find(options.begin(), options.end(), argv[1]) == options.end()) {
+      throw CLI::ParseError("there is no option " + std::string(argv[1]) +
+                                " in front of the command" + KnownWords(argv[1], options),
+                            2);
+    }
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);

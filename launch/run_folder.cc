@@ -1,6 +1,9 @@
 #include "launch/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -9,7 +12,9 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
+#include "core/base/clock.h"
 #include "core/base/hash.h"
 
 namespace tw {
@@ -47,11 +52,28 @@ std::string ChooseRunDir(const Settings& settings) {
   return dir;
 }
 
-Status OpenRunDir(const std::string& dir, const std::string& effective_toml) {
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+StatusOr<FolderLock> OpenRunDir(const std::string& dir, const std::string& effective_toml,
+                                double patience_s) {
   std::error_code error;
   std::filesystem::create_directories(dir, error);
   if (error) return DataError(dir + ": cannot be made: " + error.message());
-  return WriteWhole(dir + "/config.toml", effective_toml);
+  FolderLock lock(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const double start = NowMs();
+  // A file system without locks has another errno: there nobody is kept out.
+  while (::flock(lock.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    if (NowMs() - start > 1e3 * patience_s) {
+      return ConfigError(dir +
+                         ": another run is at work there; wait for its end or give another "
+                         "run.dir");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  TW_RETURN_IF_ERROR(WriteWhole(dir + "/config.toml", effective_toml));
+  return lock;
 }
 
 Status RemoveSummary(const std::string& dir) {
@@ -123,12 +145,13 @@ Status WriteSummary(const std::string& dir, const RunFacts& f) {
 std::optional<std::string> FinishedConfig(const std::string& dir, int64_t steps) {
   std::ifstream in(dir + "/summary.json");
   if (!in) return std::nullopt;
-  const auto j = nlohmann::json::parse(in, nullptr, false);
-  if (!j.is_object() || j.value("status", "") != "finished" ||
-      j.value("steps", int64_t{0}) < steps) {
+  try {  // anything may be in that file
+    const auto j = nlohmann::json::parse(in);
+    if (j.at("status") != "finished" || j.at("steps").get<int64_t>() < steps) return std::nullopt;
+    return j.at("config_hash").get<std::string>();
+  } catch (const std::exception&) {
     return std::nullopt;
   }
-  return j.value("config_hash", "");
 }
 
 int64_t PeakRssBytes() {

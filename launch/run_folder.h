@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "core/engine/trainer.h"
 #include "launch/compose.h"
@@ -12,8 +13,27 @@ namespace tw {
 
 // run.dir, or runs/<name>-<yyyymmdd-hhmmss>.
 std::string ChooseRunDir(const Settings& settings);
-// Makes the folder and writes config.toml. Fault kData when the disk does not let it.
-Status OpenRunDir(const std::string& dir, const std::string& effective_toml);
+// The folder is this process's alone, as flock(2) has it, until this goes or the process ends.
+class FolderLock {
+ public:
+  explicit FolderLock(int fd = -1) : fd_(fd) {}
+  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FolderLock& operator=(FolderLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~FolderLock();
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// Makes the folder, locks it and writes config.toml. Fault kData when the disk does not let it,
+// kConfig when another run holds the folder for longer than `patience_s`: that of ranks just killed
+// ends in less.
+StatusOr<FolderLock> OpenRunDir(const std::string& dir, const std::string& effective_toml,
+                                double patience_s = 5);
 
 struct RunFacts {
   std::string name;

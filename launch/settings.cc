@@ -188,6 +188,11 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
     return CheckKeys(section, Keys(C::Fields().infos()), {}, idle);
   };
   TW_RETURN_IF_ERROR(plain("", &s.top));
+  if (s.top.name.empty() || s.top.name.find('/') != std::string::npos) {
+    return ConfigError(config.section("").values.at("name").where + ": name = \"" + s.top.name +
+                       "\" is not allowed; it must be a word without \"/\", it names a folder in "
+                       "runs/ (run.dir takes a path)");
+  }
   TW_RETURN_IF_ERROR(plain("run", &s.run));
   TW_RETURN_IF_ERROR(plain("task", &s.task));
   TW_RETURN_IF_ERROR(plain("train", &s.train));
@@ -322,6 +327,13 @@ StatusOr<std::string> ComparedToml(const Config& config, const Settings& setting
   s.train.threads = 0;
   s.checkpoint = {};
   s.metrics = {};
+  s.comm.timeout_s = CommConfig{}.timeout_s;
+  return EffectiveToml(config, s);
+}
+
+StatusOr<std::string> SharedToml(const Config& config, const Settings& settings) {
+  Settings s = settings;
+  s.train.threads = 0;
   s.comm.timeout_s = CommConfig{}.timeout_s;
   return EffectiveToml(config, s);
 }

@@ -108,9 +108,12 @@ struct Settings {
 
 // All sections with their effective values, as TOML.
 StatusOr<std::string> EffectiveToml(const Config& config, const Settings& settings);
-// What must be equal on all ranks and across a resume: everything but run.dir, train.steps,
-// thread count, [metrics], [checkpoint] and comm.timeout_s.
+// What must be equal across a resume: everything but run.dir, train.steps, thread count, [metrics],
+// [checkpoint] and comm.timeout_s.
 StatusOr<std::string> ComparedToml(const Config& config, const Settings& settings);
+// What must be equal on all ranks: everything but thread count and comm.timeout_s. Ranks that end,
+// save or resume at steps of their own would wait for each other in vain.
+StatusOr<std::string> SharedToml(const Config& config, const Settings& settings);
 // "optimizer.lr: 0.001 -> 0.01" for each key in which two such texts differ; "(none)" for no value.
 std::vector<std::string> ChangedKeys(const std::string& was, const std::string& is);
 

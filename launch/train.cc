@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "core/base/hash.h"
@@ -21,6 +22,8 @@
 
 namespace tw {
 namespace {
+
+constexpr char kTotalSteps[] = "total_steps";  // train.steps, among a checkpoint's counters
 
 // Rank 0's text on all ranks.
 StatusOr<std::string> Share(World& world, const std::string& text) {
@@ -80,11 +83,33 @@ std::string LastLine(const RunFacts& f, const std::string& run_dir) {
                          Hex64(f.params_hash), run_dir);
 }
 
+// A line where train.steps has changed since the checkpoint, and with it the learning rates of
+// steps that both runs have; else empty.
+std::string OtherScheduleLine(const CheckpointManifest& was, const Settings& s,
+                              const Schedule& schedule) {
+  const auto found = was.counters.find(kTotalSteps);
+  if (found == was.counters.end() || found->second == s.train.steps) return "";
+  const int64_t before = found->second, both = std::min(before, s.train.steps);
+  constexpr int64_t kMost = 1 << 16;  // of a longer run so many steps are looked at
+  const int64_t stride = (both + kMost - 1) / kMost;
+  for (int64_t step = 0; step < both; step += stride) {
+    const double then = schedule.Factor(step, before), now = schedule.Factor(step, s.train.steps);
+    if (then == now) continue;
+    return absl::StrFormat(
+        "train.steps: %d -> %d since the checkpoint, and schedule.name = \"%s\" depends on it: "
+        "step "
+        "%d has a learning rate of %.4g, it had %.4g. To go on as before give the old value",
+        before, s.train.steps, s.schedule, step + 1, s.optimizer.lr * now, s.optimizer.lr * then);
+  }
+  return "";
+}
+
 struct TrainRun {
   World* world;
   const LoadedConfig* loaded;
   std::string run_dir;
   std::unique_ptr<Assembly> assembly;
+  FolderLock lock;  // rank 0's
 
   // Rank 0's clock and disk decide for all. *finished: see FinishedLine.
   Status ChooseFolder(std::string* finished);
@@ -111,7 +136,12 @@ Status TrainRun::Prepare() {
   Status made;
   if (world->rank() == 0) {
     auto toml = EffectiveToml(loaded->config, loaded->settings);
-    made = toml.ok() ? OpenRunDir(run_dir, *toml) : toml.status();
+    made = toml.status();
+    if (made.ok()) {
+      auto opened = OpenRunDir(run_dir, *toml);
+      made = opened.status();
+      if (made.ok()) lock = std::move(opened).value();
+    }
   }
   return world->AgreeOn(made);
 }
@@ -137,6 +167,9 @@ StatusOr<int64_t> TrainRun::Resume(const CheckpointSpec& into) {
                "); the run goes on with the new one. To go on as before give the old values, to "
                "start over give another run.dir");
   }
+  const std::string other =
+      OtherScheduleLine(found->manifest, loaded->settings, *assembly->schedule);
+  if (!other.empty()) LogWarning(other);
   LogInfo(absl::StrFormat("resumed after step %d from %s", found->manifest.step, found->path));
   return found->manifest.step;
 }
@@ -163,6 +196,11 @@ Status TrainRun::Go() {
   const Settings& s = loaded->settings;
   const int rank = world->rank();
   Assembly& a = *assembly;
+  const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
+  if (cores > 0 && s.train.threads > cores) {
+    a.warnings.push_back("train.threads = " + std::to_string(s.train.threads) +
+                         " is more than the " + std::to_string(cores) + " cores of this host");
+  }
   for (const std::string& w : a.warnings) LogWarning(w);
   TW_RETURN_IF_ERROR(
       world->lane().Run([&] { return world->comm().Agree(a.plan->fingerprint(), "plan"); }));
@@ -179,6 +217,7 @@ Status TrainRun::Go() {
   saved.threads = at::get_num_threads();
   saved.simd = kernels::SimdTarget();
   saved.seed = static_cast<uint64_t>(s.train.seed);
+  saved.counters[kTotalSteps] = s.train.steps;
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
   std::unique_ptr<PlanUpdater> updater;  // after the resume, which brings its state
   if (a.planner) {
@@ -287,11 +326,11 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, "", nullptr};
+  TrainRun run{&world, nullptr, "", nullptr, FolderLock()};
   Status ready = world.AgreeOn(loaded.status());
   if (ready.ok()) {
     run.loaded = &*loaded;
-    ready = AgreeOnConfig(world, loaded->compared);
+    ready = AgreeOnConfig(world, loaded->shared);
   }
   std::string finished;  // a line about the run in run.dir, if there is nothing left to do
   if (ready.ok()) {

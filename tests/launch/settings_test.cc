@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_join.h"
 #include "launch/compose.h"
 
 namespace tw {
@@ -13,6 +14,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 LoadedConfig MustLoad(const std::vector<std::string>& overrides) {
   auto loaded = LoadedConfig::Load("", overrides);
@@ -124,6 +126,48 @@ TEST(Settings, TheHashIsOverWhatRanksMustShare) {
   for (const char* shared : {"optimizer.lr=0.5", "compressor.name=topk", "train.seed=2",
                              "model.layers=2", "data.context=64", "feedback.name=ef14"}) {
     EXPECT_NE(MustLoad({shared}).hash, base) << shared;
+  }
+}
+
+TEST(Settings, TheNameIsAFolderInRunsAndNoPath) {
+  for (const char* bad : {"name=a/b", "name=../x", "name="}) {
+    const auto loaded = LoadedConfig::Load("", {bad});
+    EXPECT_EQ(ExitCode(loaded.status()), 2) << bad;
+    EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("command line: name = "));
+  }
+}
+
+TEST(Settings, WordsOfACommandAreNamedToWhoMistypesOne) {
+  const auto loaded = LoadedConfig::Load("", {"chekpoint=run"}, {"checkpoint"});
+  EXPECT_EQ(ExitCode(loaded.status()), 2);
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("did you mean checkpoint?"));
+}
+
+TEST(Settings, CompressionThatComesToNothingIsSaid) {
+  const auto notes = [](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), {"data.path=synthetic", "model.layers=1", "model.width=32",
+                                       "model.heads=2", "train.steps=10"});
+    const auto assembly = Assemble(MustLoad(overrides), 0, 2);
+    TW_CHECK_OK(assembly);
+    return absl::StrJoin((*assembly)->warnings, "\n");
+  };
+  EXPECT_THAT(notes({"feedback.name=ef14"}), HasSubstr("\"ef14\" does nothing"));
+  EXPECT_THAT(notes({"feedback.name=ef14", "compressor.name=topk"}),
+              Not(HasSubstr("does nothing")));
+  EXPECT_THAT(notes({"compressor.name=topk", "compressor.start_step=10"}),
+              HasSubstr("compression never starts"));
+  EXPECT_THAT(notes({"compressor.name=topk", "compressor.start_step=9"}),
+              Not(HasSubstr("never starts")));
+}
+
+TEST(Settings, RanksShareMoreThanAResumedRunDoes) {
+  const std::string base = MustLoad({}).shared;
+  for (const char* shared : {"run.dir=somewhere", "train.steps=7", "metrics.every=5",
+                             "checkpoint.every=9", "checkpoint.resume=never", "optimizer.lr=0.5"}) {
+    EXPECT_EQ(ChangedKeys(base, MustLoad({shared}).shared).size(), 1u) << shared;
+  }
+  for (const char* free : {"train.threads=3", "comm.timeout_s=5"}) {
+    EXPECT_EQ(MustLoad({free}).shared, base) << free;
   }
 }
 

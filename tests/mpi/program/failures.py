@@ -69,6 +69,14 @@ exec "$@"
         self.assertEqual(result.code, 2, result.err)
         self.one_line(result, "rank 1: its config is not rank 0's", r"optimizer\.lr: 0\.001 -> 0\.5")
 
+    def test_ranks_that_would_end_or_save_at_other_steps(self):
+        for change in ("train.steps=20", "checkpoint.every=3", "checkpoint.resume=never", "run.dir="):
+            with self.subTest(change=change):
+                wrapper = self.wrapper(f'exec "$@" {change}')
+                result = self.run_program(2, ["train", *overrides(run__dir="run")], wrapper=wrapper)
+                self.assertEqual(result.code, 2, result.err)
+                self.one_line(result, "rank 1: its config is not rank 0's", change.split("=", maxsplit=1)[0])
+
     def test_config_error_on_one_rank_only(self):
         wrapper = self.wrapper('exec "$@" optimizer.lrr=0.5')
         result = self.run_program(3, ["train", *overrides(run__dir="run")], wrapper=wrapper)
@@ -107,9 +115,13 @@ class Usage(harness.ProgramTest):
         self.fails(2, ["nonsense"], "nonsense", "train, eval")
         self.fails(2, ["trian"], "did you mean train")
         self.fails(2, ["train", "--nonsense"], "nonsense")
+        self.fails(2, ["--hepl"], "no option --hepl", "did you mean --help")
         self.fails(2, ["train", "train.steps"], "train.steps")
         self.fails(2, ["list", "nonsense"], "nonsense", "compressor")
         self.fails(2, ["bench", "nonsense"], "nonsense", "encode")
+        self.fails(2, ["bench", "planner", "modles=gpt"], "modles", "did you mean models")
+        self.fails(2, ["eval", "checkpoint=x", "chekpoint=y"], "chekpoint", "did you mean checkpoint")
+        self.fails(2, ["explain", "rnks=8"], "rnks", "did you mean ranks")
         self.fails(3, ["inspect", "nonsense"], "nonsense")
         self.fails(2, ["eval", "data.path=synthetic"], "checkpoint=PATH")
         self.fails(3, ["eval", "data.path=synthetic", "checkpoint=nowhere"], "nowhere")
@@ -123,7 +135,7 @@ class Usage(harness.ProgramTest):
         self.write("type.toml", "[train]\nsteps = \"ten\"\n")
         self.write("section.toml", "[trian]\nsteps = 10\n")
         self.write("name.toml", "[compressor]\nname = \"topkk\"\n")
-        self.fails(2, ["train", "missing.toml"], "missing.toml")
+        self.fails(2, ["train", "missing.toml"], "missing.toml", "No such file")
         self.fails(2, ["train", "garbage.toml"], "garbage.toml")
         self.fails(2, ["train", "key.toml"], r"key\.toml:3", "learning_rate", "lr")
         self.fails(2, ["train", "range.toml"], r"range\.toml:3", "batch_size", "1")

@@ -168,6 +168,20 @@ class Resume(harness.ProgramTest):
         result = self.again(steps=10, optimizer__lr=0.01)
         self.one_line(result, r"run is finished; nothing to do \(it ran with another config; .*another run.dir")
 
+    def test_a_summary_that_is_none_is_no_finished_run(self):
+        self.first()
+        for text in ('{"status":"finished","steps":"x"}', "[]", "garbage", ""):
+            self.write("run/summary.json", text)
+            self.again(steps=10)
+            self.assertEqual(self.summary("run")["steps"], 10)
+
+    def test_two_runs_in_one_folder_keep_out_of_each_others_way(self):
+        with self.start(2, ["train", *overrides(run__dir="run", train__steps=1000000)]):
+            poll(lambda: len(self.metrics("run")) > 2, "step 3")
+            result = self.run_program(1, ["train", *overrides(run__dir="run", train__steps=1000000)])
+            self.assertEqual(result.code, 2, result.err)
+            self.one_line(result, "run: another run is at work there")
+
     def test_run_started_again_is_not_finished(self):
         """The summary of an earlier run in the folder must not pass for that of the one that was killed."""
         self.first()
@@ -182,6 +196,16 @@ class Resume(harness.ProgramTest):
         self.assertRegex(result.err, "another run.dir")
         self.assertEqual(self.summary("run")["steps"], 15)
         self.assertNotIn("config changed", self.again(steps=20, optimizer__lr=0.01).err)
+
+    def test_other_steps_are_a_warning_where_the_schedule_depends_on_them(self):
+        for schedule, depends in (("constant", False), ("linear", True)):
+            with self.subTest(schedule=schedule):
+                keys = {"run__dir": schedule, "checkpoint__every": 5, "schedule__name": schedule}
+                self.train(1, **keys)
+                result = self.train(1, train__steps=15, **keys)
+                self.assertIn("resumed after step 10", result.err)
+                warning = r'train\.steps: 10 -> 15 since the checkpoint, and schedule\.name = "linear" depends on it'
+                (self.assertRegex if depends else self.assertNotRegex)(result.err, warning)
 
     def test_other_model_is_an_error(self):
         self.first()
