@@ -55,6 +55,7 @@ Status Trainer::Step(int64_t step) {
   record_.step = step + 1;
   record_.lr = options_.lr * parts_.schedule->Factor(step, options_.steps);
   record_.dense_bytes = summary_.dense_bytes_per_step;
+  if (parts_.spans) parts_.spans->BeginStep(step + 1);
   const double start = NowMs();
   const ThreadTime thread_start = ThisThreadTime();
   TW_ASSIGN_OR_RETURN(const StepResult result, parts_.strategy->Step(*this));
@@ -62,6 +63,7 @@ Status Trainer::Step(int64_t step) {
   const ThreadTime thread_end = ThisThreadTime();
   record_.cpu_ms = thread_end.cpu_ms - thread_start.cpu_ms;
   record_.core_wait_ms = thread_end.core_wait_ms - thread_start.core_wait_ms;
+  if (parts_.spans) TW_RETURN_IF_ERROR(parts_.spans->EndStep(start, start + record_.step_ms));
   TW_RETURN_IF_ERROR(parts_.state->mismatch());
   record_.skipped = result.skip != Skip::kNo;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {
@@ -125,7 +127,7 @@ Status Trainer::Backward(bool exchange, int64_t batch) {
   for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
     at::Tensor loss;
     {
-      ScopedTimer timer(&record_.forward_ms);
+      ScopedTimer timer(&record_.forward_ms, {parts_.spans, SpanKind::kForward});
       TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
         loss = parts_.task->Loss(static_cast<uint64_t>(step_), batch * options_.accumulate + micro);
         loss_sum += loss.item<double>();
@@ -135,7 +137,7 @@ Status Trainer::Backward(bool exchange, int64_t batch) {
     if (exchange && micro + 1 == options_.accumulate) {
       parts_.reducer->Arm(static_cast<uint64_t>(step_));
     }
-    ScopedTimer timer(&record_.backward_ms);
+    ScopedTimer timer(&record_.backward_ms, {parts_.spans, SpanKind::kBackward});
     TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
       if (options_.accumulate > 1) loss = loss / static_cast<double>(options_.accumulate);
       loss.backward();
@@ -167,6 +169,7 @@ StatusOr<bool> Trainer::FinishExchange() {
   return outcome.finite;
 }
 
+// Of all exchanges of the step.
 void Trainer::RecordExchange(const ReduceOutcome& outcome) {
   record_.exposed_ms += outcome.exposed_ms;
   record_.encode_ms += outcome.times.encode_ms;
@@ -185,7 +188,7 @@ Status Trainer::ApplyUpdate() {
 // Norm and update are own kernels with fixed reduction trees: every rank computes the same bits
 // from the same mean.
 Status Trainer::Update(int64_t update, Reshard moments) {
-  ScopedTimer timer(&record_.optimizer_ms);
+  ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
   record_.grad_norm = GradientNorm(parts_.reducer->views());
   UpdateContext context{record_.lr, 1.0f, update, parts_.state, moments};
   if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
