@@ -4,7 +4,6 @@
 
 #include <torch/torch.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "core/api/convert.h"
@@ -15,18 +14,6 @@
 #include "core/engine/norms.h"
 
 namespace tw {
-namespace {
-
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const size_t middle = values.size() / 2;
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(middle),
-                   values.end());
-  return values[middle];
-}
-
-}  // namespace
-
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
     : TurnMachine(parts.reducer, parts.state, parts.comm, options.seed),
       parts_(parts),
@@ -243,10 +230,7 @@ Status Trainer::Report() {
   record_.tokens = batches * parts_.task->tokens_per_batch();
   summary_.steps = step_ + 1;
   summary_.tokens = record_.tokens;
-  step_ms_.push_back(record_.step_ms);
-  exposed_ms_.push_back(record_.exposed_ms);
-  wire_bytes_ += static_cast<double>(record_.wire_bytes);
-  payload_bytes_ += static_cast<double>(record_.payload_bytes);
+  statistics_.Add(record_);
   if (parts_.sinks.empty() || record_.step % options_.metrics_every != 0) return OkStatus();
   record_.residual_norm = ResidualNorm(*parts_.state);
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();
@@ -257,11 +241,7 @@ Status Trainer::Report() {
 TrainSummary Trainer::summary() const {
   TrainSummary out = summary_;
   out.final_loss = losses_.FinalLoss();
-  out.step_ms_median = Median(step_ms_);
-  out.exposed_ms_median = Median(exposed_ms_);
-  const double steps = static_cast<double>(std::max<size_t>(step_ms_.size(), 1));
-  out.wire_bytes_per_step = wire_bytes_ / steps;
-  out.payload_bytes_per_step = payload_bytes_ / steps;
+  statistics_.Fill(&out);
   return out;
 }
 
