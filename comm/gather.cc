@@ -61,6 +61,12 @@ class GatherExchange : public Exchange {
     return &fold;
   }
 
+  ExchangeWork Work(const CompressorTraits& traits, int64_t, int ranks) const override {
+    if (ranks == 1) return {};
+    const double verbs = traits.fixed_size ? 1 : 2;  // lengths first
+    return {.waits = verbs, .messages = verbs * (ranks - 1), .decodes = static_cast<double>(ranks)};
+  }
+
   Async Start(ExchangeCall call) const override {
     TW_CHECK(call.last_round);  // bodies of earlier rounds only make sense summed
     Communicator& comm = *call.comm;

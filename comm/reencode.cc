@@ -64,6 +64,14 @@ class ReencodeExchange : public Exchange {
 
   Merge merge() const override { return Merge::kReencode; }
 
+  // n slices of an n-th, then all chunks.
+  ExchangeWork Work(const CompressorTraits& traits, int64_t payload_bytes,
+                    int ranks) const override {
+    ExchangeWork work = Exchange::Work(traits, payload_bytes, ranks);
+    if (ranks > 1) work.decodes = 2, work.encodes = 1.0 / ranks;
+    return work;
+  }
+
   Async Start(ExchangeCall call) const override {
     TW_CHECK(call.last_round);  // block codecs have one round
     const std::span<Segment> segments = call.segments;

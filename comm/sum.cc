@@ -36,6 +36,13 @@ class SumExchange : public Exchange {
   Merge merge() const override { return Merge::kSum; }
   const Fold* fold() const override { return SumFold(); }
 
+  ExchangeWork Work(const CompressorTraits& traits, int64_t payload_bytes,
+                    int ranks) const override {
+    ExchangeWork work = Exchange::Work(traits, payload_bytes, ranks);
+    work.messages *= static_cast<double>(PieceCount(payload_bytes));
+    return work;
+  }
+
   Async Start(ExchangeCall call) const override {
     if (call.send.empty()) co_return OkStatus();
     if (call.comm->size() > 1) TW_CO_RETURN_IF_ERROR(co_await SumOverRanks(call));
@@ -45,6 +52,10 @@ class SumExchange : public Exchange {
   }
 
  private:
+  static size_t PieceCount(int64_t bytes) {
+    return static_cast<size_t>(std::clamp<int64_t>(bytes / kMinPieceBytes, 1, kMaxPieces));
+  }
+
   // One piece on its way.
   struct Piece {
     MutableByteSpan bytes, parts, own;
@@ -58,28 +69,32 @@ class SumExchange : public Exchange {
     const int64_t element = DTypeBytes(SumType(call.segments));
     TW_CHECK_EQ(static_cast<int64_t>(call.send.size()) % element, 0);
     std::array<Piece, kMaxPieces> pieces;
-    const size_t count = static_cast<size_t>(std::clamp<int64_t>(
-        static_cast<int64_t>(call.send.size()) / kMinPieceBytes, 1, kMaxPieces));
+    const size_t count = PieceCount(static_cast<int64_t>(call.send.size()));
     Cut(call, element, {pieces.data(), count});
-    const double start = NowMs();
-    double adding_ms = 0;
-    for (size_t p = 0; p < count; ++p) {
-      pieces[p].scatter = comm.StartAllToAllV(pieces[p].bytes, pieces[p].chunk_bytes,
-                                              pieces[p].parts, pieces[p].own_bytes,
-                                              {call.tag.step, call.tag.bucket, "reduce-scatter"});
-    }
-    for (size_t p = 0; p < count; ++p) {
-      TW_CO_RETURN_IF_ERROR(co_await *pieces[p].scatter);
-      {
-        ScopedTimer timer(&adding_ms);
-        AddInRankOrder(call.segments, pieces[p].own_begin, pieces[p].parts, pieces[p].own);
+    ExchangeTimes& times = *call.times;
+    {
+      ScopedTimer timer(&times.exchange_ms);
+      for (Piece& piece : std::span(pieces.data(), count)) {
+        piece.scatter =
+            comm.StartAllToAllV(piece.bytes, piece.chunk_bytes, piece.parts, piece.own_bytes,
+                                {call.tag.step, call.tag.bucket, "reduce-scatter"});
       }
-      pieces[p].gather = comm.StartAllGatherV(pieces[p].own, pieces[p].chunk_bytes, pieces[p].bytes,
-                                              {call.tag.step, call.tag.bucket, "all-gather"});
     }
+    for (Piece& piece : std::span(pieces.data(), count)) {
+      {
+        ScopedTimer timer(&times.exchange_ms);
+        TW_CO_RETURN_IF_ERROR(co_await *piece.scatter);
+      }
+      {
+        ScopedTimer timer(&times.decode_ms);
+        AddInRankOrder(call.segments, piece.own_begin, piece.parts, piece.own);
+      }
+      ScopedTimer timer(&times.exchange_ms);
+      piece.gather = comm.StartAllGatherV(piece.own, piece.chunk_bytes, piece.bytes,
+                                          {call.tag.step, call.tag.bucket, "all-gather"});
+    }
+    ScopedTimer timer(&times.exchange_ms);
     for (size_t p = 0; p < count; ++p) TW_CO_RETURN_IF_ERROR(co_await *pieces[p].gather);
-    call.times->decode_ms += adding_ms;
-    call.times->exchange_ms += NowMs() - start - adding_ms;
     co_return OkStatus();
   }
 

@@ -178,7 +178,7 @@ StatusOr<Row> Measure(const Subject& subject, int64_t numel, int64_t repetitions
 }
 
 void Print(const Subject& subject, int64_t numel, const Row& row, std::optional<double> rate,
-           int ranks, bool json, std::ostream& out) {
+           const std::string& rate_text, int ranks, bool json, std::ostream& out) {
   std::optional<double> fraction;
   if (rate) fraction = static_cast<double>(row.wire_bytes) / *rate * 1e3 / row.ms;
   if (json) {
@@ -189,6 +189,7 @@ void Print(const Subject& subject, int64_t numel, const Row& row, std::optional<
                                 {"ms", row.ms},
                                 {"cpu_ms", row.cpu_ms},
                                 {"wire_bytes", row.wire_bytes}};
+    j["rate"] = rate ? nlohmann::ordered_json(rate_text) : nlohmann::ordered_json();
     j["link_fraction"] = fraction ? nlohmann::ordered_json(*fraction) : nlohmann::ordered_json();
     out << j.dump() << std::endl;
     return;
@@ -227,7 +228,8 @@ Status RunBenchExchange(const std::vector<std::string>& overrides, bool json, st
         return OkStatus();
       });
       if (!status.ok()) EndJob(*world, status);
-      if (world->rank() == 0) Print(subject, numel, row, rate, world->size(), json, out);
+      if (world->rank() == 0)
+        Print(subject, numel, row, rate, config.rate, world->size(), json, out);
     }
   }
   world->Close();

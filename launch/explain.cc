@@ -14,6 +14,7 @@
 #include "core/engine/tensor_memory.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
+#include "launch/explain_cluster.h"
 
 namespace tw {
 namespace {
@@ -62,17 +63,10 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   InstallTensorMemoryCounter();
   const LauncherHint hint = ReadLauncher();
   if (hint.rank > 0) return OkStatus();
-  int ranks = hint.size;
-  std::vector<std::string> rest;
-  for (const std::string& o : overrides) {
-    if (o.rfind("ranks=", 0) == 0) {
-      if (!absl::SimpleAtoi(o.substr(6), &ranks) || ranks < 1)
-        return ConfigError("command line: " + o + ": ranks is a number >= 1");
-    } else {
-      rest.push_back(o);
-    }
-  }
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"ranks"}));
+  std::vector<std::string> rest = overrides;
+  TW_ASSIGN_OR_RETURN(const ClusterWords words, TakeClusterWords(&rest, hint.size));
+  const int ranks = words.ranks;
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"ranks", "rate", "latency", "run"}));
   TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
@@ -91,6 +85,13 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     wire += exchanges * WireBytes(*p.route.exchange, p.payload_bytes, ranks);
   }
   const int64_t activations = MeasureActivationBytes(*a->task, value_bytes);
+  std::optional<ClusterForecast> forecast;
+  if (words.bytes_per_ms) {
+    at::set_num_threads(loaded.settings.train.threads > 0
+                            ? static_cast<int>(loaded.settings.train.threads)
+                            : DefaultThreads(1));
+    TW_ASSIGN_OR_RETURN(forecast, ForetellCluster(loaded, *a, words));
+  }
   const int64_t peak =
       2 * value_bytes + optimizer_bytes + feedback_bytes + strategy_bytes + activations;
 
@@ -127,6 +128,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
                    {"strategy", strategy_bytes},
                    {"activations", activations},
                    {"peak", peak}};
+    if (forecast) j["cluster"] = ToJson(*forecast, words);
     j["warnings"] = a->warnings;
     out << j.dump() << "\n";
     return OkStatus();
@@ -161,6 +163,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
       << Mega(static_cast<double>(activations))
       << "  (one forward and backward, measured)\n  peak        " << Mega(static_cast<double>(peak))
       << "\n";
+  if (forecast) PrintForecast(*forecast, words, out);
   for (const std::string& w : a->warnings) out << "note: " << w << "\n";
   return OkStatus();
 }

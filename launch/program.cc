@@ -43,7 +43,9 @@ examples:
   tightwire bench step model.layers=4 blocks=15)";
 
 constexpr char kExplainExamples[] = R"(examples:
-  tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8)";
+  tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8
+  tightwire explain my.toml --ranks 1024 --rate 10gbit --latency 20us        (foretells the step)
+  tightwire explain my.toml ranks=64 rate=1gbit run=runs/mine                (with the run's arithmetic))";
 
 constexpr char kListExamples[] =
     R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, schedule, sink, section
@@ -108,6 +110,16 @@ int ProgramMain(int argc, char** argv) {
   CLI::App* eval = with_config("eval", "loss and metric on the validation split", kEvalExamples);
   CLI::App* explain = with_config(
       "explain", "effective config, plan, bytes a step, memory; no training", kExplainExamples);
+  // Each is a word of the command line, too: ranks=1024.
+  std::map<std::string, std::string> cluster;
+  for (const auto& [key, help] : std::map<std::string, const char*>{
+           {"ranks", "of the job that is explained"},
+           {"rate", "of each host's link, as 10gbit: foretells the step at that many ranks"},
+           {"latency", "of a link, one way, as 20us"},
+           {"run",
+            "a run folder whose metrics tell the arithmetic; without it is measured here"}}) {
+    explain->add_option("--" + key, cluster[key], help);
+  }
   CLI::App* bench = app.add_subcommand("bench", "measure parts of the program, as ratios");
   bench->footer(kBenchExamples);
   bench->add_option("KIND", word, "what to measure")->required();
@@ -153,6 +165,9 @@ int ProgramMain(int argc, char** argv) {
       std::fprintf(stderr, "tightwire: %s; see tightwire --help\n", e.what());
     }
     return static_cast<int>(tw::Fault::kConfig);
+  }
+  for (const auto& [key, value] : cluster) {
+    if (!value.empty()) arguments.push_back(key + "=" + value);
   }
   std::string config;
   if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);

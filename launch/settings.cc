@@ -12,6 +12,7 @@
 #include "core/api/task.h"
 #include "core/base/hash.h"
 #include "core/nn/model/model.h"
+#include "launch/trace_file.h"
 
 namespace tw {
 namespace {
@@ -173,7 +174,9 @@ FieldList<MetricsConfig> MetricsConfig::Fields() {
   return FieldList<MetricsConfig>()
       .Texts("sinks", &MetricsConfig::sinks, Registry<MetricSinkKind>::Get().names(),
              "who gets a record a step")
-      .Int("every", &MetricsConfig::every, {1, kMaxInt}, "steps between records");
+      .Int("every", &MetricsConfig::every, {1, kMaxInt}, "steps between records")
+      .Text("trace_steps", &MetricsConfig::trace_steps, {},
+            "steps whose timeline each rank writes, as 100:103; empty: none");
 }
 
 StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>* idle) {
@@ -200,6 +203,9 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_RETURN_IF_ERROR(plain("memory", &s.memory));
   TW_RETURN_IF_ERROR(plain("checkpoint", &s.checkpoint));
   TW_RETURN_IF_ERROR(plain("metrics", &s.metrics));
+  if (!s.metrics.trace_steps.empty()) {
+    TW_RETURN_IF_ERROR(ParseTraceSteps(s.metrics.trace_steps).status());
+  }
 
   // [data] belongs to the task, without a name key of its own.
   const auto* task = Registry<TaskKind>::Get().Find(s.task.name);

@@ -81,6 +81,7 @@ struct CheckpointConfig {
 struct MetricsConfig {
   std::vector<std::string> sinks = {"console", "jsonl", "tensorboard"};
   int64_t every = 1;
+  std::string trace_steps;
   static FieldList<MetricsConfig> Fields();
 };
 

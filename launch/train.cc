@@ -19,6 +19,7 @@
 #include "launch/commands.h"
 #include "launch/compose.h"
 #include "launch/run_folder.h"
+#include "launch/trace_file.h"
 
 namespace tw {
 namespace {
@@ -205,10 +206,12 @@ Status TrainRun::Go() {
   TW_RETURN_IF_ERROR(
       world->lane().Run([&] { return world->comm().Agree(a.plan->fingerprint(), "plan"); }));
 
+  TW_ASSIGN_OR_RETURN(const auto spans,
+                      OpenTrace(s.metrics.trace_steps, s.train.steps, run_dir, rank));
   StateBag state;
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           static_cast<uint64_t>(s.train.seed)});
+                           static_cast<uint64_t>(s.train.seed), spans.get()});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;
@@ -219,6 +222,11 @@ Status TrainRun::Go() {
   saved.seed = static_cast<uint64_t>(s.train.seed);
   saved.counters[kTotalSteps] = s.train.steps;
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
+  if (spans && (spans->last() <= first_step || spans->first() > s.train.steps)) {
+    LogWarning(
+        absl::StrFormat("metrics.trace_steps = \"%s\" does nothing: this run has steps %d to %d",
+                        s.metrics.trace_steps, first_step + 1, s.train.steps));
+  }
   std::unique_ptr<PlanUpdater> updater;  // after the resume, which brings its state
   if (a.planner) {
     auto made = PlanUpdater::Create({a.planner.get(), s.planner, &a.choices, a.plan.get(), &state,
@@ -246,6 +254,7 @@ Status TrainRun::Go() {
           .status();
     });
   };
+  parts.spans = spans.get();
   parts.peak_tensor_bytes = [&] { return PeakTensorBytes() + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
   Status opened = rank == 0 ? RemoveSummary(run_dir) : OkStatus();

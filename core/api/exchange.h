@@ -6,6 +6,7 @@
 
 #include "core/api/communicator.h"
 #include "core/api/compressor.h"
+#include "core/base/clock.h"
 #include "core/base/frame.h"
 
 namespace tw {
@@ -25,8 +26,8 @@ struct Segment {
 FrameHeader FrameHeaderOf(const CodecContext& context, int wire_id);
 
 struct ExchangeTimes {
-  double exchange_ms = 0;  // waiting for and moving bytes
-  double decode_ms = 0;    // decoding, summing and encoding again
+  TimedSum exchange_ms;  // waiting for and moving bytes
+  TimedSum decode_ms;    // decoding, summing and encoding again; never across a wait
 };
 
 // What one exchange works on. Everything outlives it.
@@ -67,12 +68,25 @@ class Fold {
   virtual Status Finish(FoldCall& call) const = 0;
 };
 
+// What an exchange asks of one rank for a payload beside the bytes, for predictions.
+struct ExchangeWork {
+  double waits = 0;     // times that bytes must have arrived before others can leave
+  double messages = 0;  // handed to the transport
+  double decodes = 1;   // bodies' worth that are decoded and added
+  double encodes = 0;   // bodies' worth that are encoded again
+};
+
 class Exchange {
  public:
   virtual ~Exchange() = default;
   virtual Merge merge() const = 0;
   // Bytes in front of every body in the send buffer (a frame's header for gathered payloads).
   virtual int64_t header_bytes() const { return 0; }
+  // One round of it, for the bodies of one bucket. Two hops of parts unless overridden.
+  virtual ExchangeWork Work(const CompressorTraits&, int64_t /*payload_bytes*/, int ranks) const {
+    if (ranks == 1) return {};
+    return {.waits = 2, .messages = 2.0 * (ranks - 1)};
+  }
   // Last round: fills each segment.mean. Earlier rounds (kSum only): leaves the sums in
   // segment.body.
   virtual Async Start(ExchangeCall call) const = 0;

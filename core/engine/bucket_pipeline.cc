@@ -33,6 +33,7 @@ struct BucketPipeline::Group {
 };
 
 struct BucketPipeline::Flight {
+  int bucket = 0;
   Workspace scratch;
   std::vector<Item> items;
   std::vector<Group> groups;  // the first num_groups of them are this bucket's
@@ -69,6 +70,12 @@ BucketPipeline::BucketPipeline(const Plan* plan, Communicator* comm, const Pipel
 }
 
 BucketPipeline::~BucketPipeline() = default;
+
+int64_t BucketPipeline::scratch_bytes() const {
+  size_t bytes = 0;
+  for (const auto& flight : idle_) bytes += flight->scratch.bytes();
+  return static_cast<int64_t>(bytes);
+}
 
 PipelineTimes BucketPipeline::TakeTimes() { return std::exchange(times_, {}); }
 
@@ -139,7 +146,7 @@ MutableByteSpan BucketPipeline::BodiesInPlace(Flight& flight, Group& group) {
 
 size_t BucketPipeline::ComposeAll(Flight& flight, uint64_t step, std::span<const int> parameters,
                                   std::span<const TensorView> grads) {
-  ScopedTimer timer(&times_.encode_ms);
+  ScopedTimer timer(&times_.encode_ms, SpansOf(SpanKind::kEncode, flight.bucket));
   flight.items.resize(parameters.size());
   size_t num_groups = 0;
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -176,6 +183,7 @@ Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> para
                             std::span<const TensorView> grads) {
   Boarding boarding(this);
   Flight& flight = boarding.flight();
+  flight.bucket = bucket;
   const size_t num_groups = ComposeAll(flight, step, parameters, grads);
   for (size_t g = 0; g < num_groups; ++g) {
     TW_CO_RETURN_IF_ERROR(
@@ -187,7 +195,7 @@ Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> para
 // Encodes one round of a group into scratch, headers' room included; on the last round the feedback
 // takes its share while the own bodies are still there (a sum overwrites them).
 Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send) {
-  ScopedTimer timer(&times_.encode_ms);
+  ScopedTimer timer(&times_.encode_ms, SpansOf(SpanKind::kEncode, flight.bucket));
   const int64_t header = group.exchange->header_bytes();
   int64_t capacity = 0;
   for (int i : group.items) {
@@ -264,13 +272,14 @@ Async BucketPipeline::RunGroup(Flight& flight, Group& group, OpTag tag) {
       TW_CO_RETURN_IF_ERROR(EncodeRound(flight, group, round, &send));
       if (last) PointMeansAtGradients(flight, group);
     }
-    ExchangeTimes times;
+    ExchangeTimes times = {{0, SpansOf(SpanKind::kWire, flight.bucket)},
+                           {0, SpansOf(SpanKind::kDecode, flight.bucket)}};
     TW_CO_RETURN_IF_ERROR(co_await group.exchange->Start(
         {group.segments, send, round, last, tag, comm_, &flight.scratch, &times}));
     times_.exchange_ms += times.exchange_ms;
     times_.decode_ms += times.decode_ms;
   }
-  ScopedTimer timer(&times_.decode_ms);
+  ScopedTimer timer(&times_.decode_ms, SpansOf(SpanKind::kDecode, flight.bucket));
   for (const int i : group.items) {
     Item& item = flight.items[static_cast<size_t>(i)];
     if (item.through_policy) item.plan->route.policy->Resolve(item.mean, item.feedback);

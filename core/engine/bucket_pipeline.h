@@ -33,6 +33,7 @@ class GradientObserver {
 struct PipelineOptions {
   uint64_t seed = 1;
   StateBag* state = nullptr;
+  SpanLog* spans = nullptr;  // null: no timeline
 };
 
 class BucketPipeline {
@@ -48,6 +49,8 @@ class BucketPipeline {
               std::span<const TensorView> grads);
   // Since the last call.
   PipelineTimes TakeTimes();
+  // Payloads and whatever codecs and exchanges need beside them. While nothing is under way.
+  int64_t scratch_bytes() const;
   // Null for none, the default. While nothing is under way.
   void set_observer(GradientObserver* observer) { observer_ = observer; }
   // For what starts from here on.
@@ -65,6 +68,7 @@ class BucketPipeline {
   // Returns how many groups there are.
   size_t ComposeAll(Flight& flight, uint64_t step, std::span<const int> parameters,
                     std::span<const TensorView> grads);
+  SpanTarget SpansOf(SpanKind kind, int bucket) const { return {options_.spans, kind, bucket}; }
   static bool InPlace(const Flight& flight, const Group& group);
   MutableByteSpan BodiesInPlace(Flight& flight, Group& group);
   Status EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send);

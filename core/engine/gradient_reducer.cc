@@ -12,6 +12,7 @@
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
+#include "core/engine/buckets.h"
 
 namespace tw {
 // LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that
@@ -39,26 +40,19 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
       bucket_of_(parameters.size()),
       seen_(parameters.size()),
       named_unused_(parameters.size()),
-      pipeline_(plan, comm, {options.seed, state}) {
+      pipeline_(plan, comm, {options.seed, state, options.spans}) {
   TW_CHECK_EQ(parameters.size(), plan->parameters().size());
-  constexpr int64_t kAlign = 64;
-  const auto padded = [](const at::Tensor& t) {
-    return (static_cast<int64_t>(t.nbytes()) + kAlign - 1) / kAlign * kAlign;
-  };
-  int64_t filled = 0;
-  for (int i = static_cast<int>(parameters.size()) - 1; i >= 0; --i) {
-    const int64_t bytes = padded(parameters[static_cast<size_t>(i)].second);
-    if (buckets_.empty() || (filled > 0 && filled + bytes > options.bucket_cap_bytes)) {
-      buckets_.emplace_back();
-      filled = 0;
-    }
-    buckets_.back().parameters.push_back(i);
-    filled += bytes;
+  std::vector<int64_t> sizes;
+  for (const auto& [name, parameter] : parameters) {
+    sizes.push_back(static_cast<int64_t>(parameter.nbytes()));
+  }
+  for (std::vector<int>& members : AssignBuckets(sizes, options.bucket_cap_bytes)) {
+    buckets_.emplace_back().parameters = std::move(members);
   }
   for (size_t b = 0; b < buckets_.size(); ++b) {
     Bucket& bucket = buckets_[b];
     int64_t bytes = 0;
-    for (int i : bucket.parameters) bytes += padded(parameters[static_cast<size_t>(i)].second);
+    for (int i : bucket.parameters) bytes += PaddedBytes(sizes[static_cast<size_t>(i)]);
     bucket.storage = at::zeros({bytes}, at::kByte);
     int64_t at = 0;
     for (int i : bucket.parameters) {
@@ -66,7 +60,7 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
       at::Tensor grad = bucket.storage.narrow(0, at, static_cast<int64_t>(parameter.nbytes()))
                             .view(parameter.scalar_type())
                             .view(parameter.sizes());
-      at += padded(parameter);
+      at += PaddedBytes(sizes[static_cast<size_t>(i)]);
       grads_[static_cast<size_t>(i)] = grad;
       bucket_of_[static_cast<size_t>(i)] = static_cast<int>(b);
       bucket.grads.push_back(ViewOf(grad));
@@ -150,6 +144,7 @@ void GradientReducer::LaunchBucket(int bucket) {
 Async GradientReducer::RunBucket(int b) {
   Bucket& bucket = buckets_[static_cast<size_t>(b)];
   if (!agreed_) {
+    ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kCheck, b});
     bool finite = true;
     for (const TensorView& grad : bucket.vectors) finite = finite && AllFinite(grad);
     if (!finite) {  // zeros keep the protocol going; the whole step is rolled back in Finish
@@ -164,6 +159,7 @@ Async GradientReducer::RunBucket(int b) {
 Status GradientReducer::Agree(std::vector<double>* control) {
   control->back() = local_finite_ ? 0 : 1;
   if (comm_->size() == 1) return OkStatus();
+  ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kAgree});
   return comm_->AllReduceSum(*control, {step_, -1, "agreement on finite gradients"});
 }
 
@@ -185,7 +181,9 @@ ReduceOutcome GradientReducer::Outcome(double start_ms, const std::vector<double
   std::copy(control.begin(), control.end() - 1, sums.begin());
   ReduceOutcome outcome;
   outcome.finite = control.back() == 0;
-  outcome.exposed_ms = NowMs() - start_ms;
+  const double now = NowMs();
+  outcome.exposed_ms = now - start_ms;
+  SpanTarget{options_.spans, SpanKind::kWait}.Add(start_ms, now);
   outcome.times = pipeline_.TakeTimes();
   outcome.wire_bytes = comm_->bytes_sent() - wire_start_;
   return outcome;

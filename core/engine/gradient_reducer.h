@@ -22,6 +22,7 @@ struct ReducerOptions {
   bool overlap =
       true;  // false: buckets start in Finish, after all ranks agreed that every gradient is finite
   uint64_t seed = 1;
+  SpanLog* spans = nullptr;  // null: no timeline
 };
 
 struct ReduceOutcome {
@@ -61,6 +62,7 @@ class GradientReducer {
 
   // In registration order; gradients hold the estimate after Finish.
   std::span<const ParameterView> views() const { return views_; }
+  int64_t scratch_bytes() const { return pipeline_.scratch_bytes(); }  // between two steps
   int num_buckets() const { return static_cast<int>(buckets_.size()); }
   // Parameters that got no gradient in the last step and had not been named before.
   std::vector<std::string> TakeNewlyUnused();

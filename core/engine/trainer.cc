@@ -4,7 +4,6 @@
 
 #include <torch/torch.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "core/api/convert.h"
@@ -15,18 +14,6 @@
 #include "core/engine/norms.h"
 
 namespace tw {
-namespace {
-
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const size_t middle = values.size() / 2;
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(middle),
-                   values.end());
-  return values[middle];
-}
-
-}  // namespace
-
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
     : TurnMachine(parts.reducer, parts.state, parts.comm, options.seed),
       parts_(parts),
@@ -55,6 +42,7 @@ Status Trainer::Step(int64_t step) {
   record_.step = step + 1;
   record_.lr = options_.lr * parts_.schedule->Factor(step, options_.steps);
   record_.dense_bytes = summary_.dense_bytes_per_step;
+  if (parts_.spans) parts_.spans->BeginStep(step + 1);
   const double start = NowMs();
   const ThreadTime thread_start = ThisThreadTime();
   TW_ASSIGN_OR_RETURN(const StepResult result, parts_.strategy->Step(*this));
@@ -62,6 +50,7 @@ Status Trainer::Step(int64_t step) {
   const ThreadTime thread_end = ThisThreadTime();
   record_.cpu_ms = thread_end.cpu_ms - thread_start.cpu_ms;
   record_.core_wait_ms = thread_end.core_wait_ms - thread_start.core_wait_ms;
+  if (parts_.spans) TW_RETURN_IF_ERROR(parts_.spans->EndStep(start, start + record_.step_ms));
   TW_RETURN_IF_ERROR(parts_.state->mismatch());
   record_.skipped = result.skip != Skip::kNo;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {
@@ -125,7 +114,7 @@ Status Trainer::Backward(bool exchange, int64_t batch) {
   for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
     at::Tensor loss;
     {
-      ScopedTimer timer(&record_.forward_ms);
+      ScopedTimer timer(&record_.forward_ms, {parts_.spans, SpanKind::kForward});
       TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
         loss = parts_.task->Loss(static_cast<uint64_t>(step_), batch * options_.accumulate + micro);
         loss_sum += loss.item<double>();
@@ -135,7 +124,7 @@ Status Trainer::Backward(bool exchange, int64_t batch) {
     if (exchange && micro + 1 == options_.accumulate) {
       parts_.reducer->Arm(static_cast<uint64_t>(step_));
     }
-    ScopedTimer timer(&record_.backward_ms);
+    ScopedTimer timer(&record_.backward_ms, {parts_.spans, SpanKind::kBackward});
     TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
       if (options_.accumulate > 1) loss = loss / static_cast<double>(options_.accumulate);
       loss.backward();
@@ -167,6 +156,7 @@ StatusOr<bool> Trainer::FinishExchange() {
   return outcome.finite;
 }
 
+// Of all exchanges of the step.
 void Trainer::RecordExchange(const ReduceOutcome& outcome) {
   record_.exposed_ms += outcome.exposed_ms;
   record_.encode_ms += outcome.times.encode_ms;
@@ -185,7 +175,7 @@ Status Trainer::ApplyUpdate() {
 // Norm and update are own kernels with fixed reduction trees: every rank computes the same bits
 // from the same mean.
 Status Trainer::Update(int64_t update, Reshard moments) {
-  ScopedTimer timer(&record_.optimizer_ms);
+  ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
   record_.grad_norm = GradientNorm(parts_.reducer->views());
   UpdateContext context{record_.lr, 1.0f, update, parts_.state, moments};
   if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
@@ -240,10 +230,7 @@ Status Trainer::Report() {
   record_.tokens = batches * parts_.task->tokens_per_batch();
   summary_.steps = step_ + 1;
   summary_.tokens = record_.tokens;
-  step_ms_.push_back(record_.step_ms);
-  exposed_ms_.push_back(record_.exposed_ms);
-  wire_bytes_ += static_cast<double>(record_.wire_bytes);
-  payload_bytes_ += static_cast<double>(record_.payload_bytes);
+  statistics_.Add(record_);
   if (parts_.sinks.empty() || record_.step % options_.metrics_every != 0) return OkStatus();
   record_.residual_norm = ResidualNorm(*parts_.state);
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();
@@ -254,11 +241,7 @@ Status Trainer::Report() {
 TrainSummary Trainer::summary() const {
   TrainSummary out = summary_;
   out.final_loss = losses_.FinalLoss();
-  out.step_ms_median = Median(step_ms_);
-  out.exposed_ms_median = Median(exposed_ms_);
-  const double steps = static_cast<double>(std::max<size_t>(step_ms_.size(), 1));
-  out.wire_bytes_per_step = wire_bytes_ / steps;
-  out.payload_bytes_per_step = payload_bytes_ / steps;
+  statistics_.Fill(&out);
   return out;
 }
 

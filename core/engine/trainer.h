@@ -18,6 +18,7 @@
 #include "core/engine/loss_log.h"
 #include "core/engine/parameters_hash.h"
 #include "core/engine/plan_updater.h"
+#include "core/engine/step_statistics.h"
 #include "core/engine/turn_machine.h"
 
 namespace tw {
@@ -48,19 +49,7 @@ struct TrainerParts {
   std::vector<MetricSink*> sinks;                             // rank 0's
   std::function<Status(int64_t steps_done)> save_checkpoint;  // collective; called on all ranks
   std::function<int64_t()> peak_tensor_bytes;
-};
-
-struct TrainSummary {
-  int64_t steps = 0;
-  int64_t tokens = 0;
-  int64_t skipped = 0;
-  double final_loss = 0;  // mean of the last 20 steps, over ranks
-  double wall_s = 0;
-  double step_ms_median = 0;
-  double exposed_ms_median = 0;
-  double wire_bytes_per_step = 0;
-  double payload_bytes_per_step = 0;
-  int64_t dense_bytes_per_step = 0;
+  SpanLog* spans = nullptr;  // null: no timeline; else the reducer's, too
 };
 
 class Trainer : private TurnMachine {
@@ -106,8 +95,7 @@ class Trainer : private TurnMachine {
   bool check_due_ = false;
   LossLog losses_;
   TrainSummary summary_;
-  std::vector<double> step_ms_, exposed_ms_;
-  double wire_bytes_ = 0, payload_bytes_ = 0;
+  StepStatistics statistics_;
 };
 
 }  // namespace tw

@@ -67,6 +67,28 @@ class Metrics(harness.ProgramTest):
                 # Three clocks read one after the other.
                 self.assertLess(record["cpu_ms"] + (record["core_wait_ms"] or 0), record["step_ms"] + 1)
 
+    def test_timeline_of_the_steps_asked_for(self):
+        self.train(2, run__dir="traced", train__steps=6, compressor__name="powersgd", feedback__name="ef14",
+                   metrics__trace_steps="3:4")
+        records = {record["step"]: record for record in self.metrics("traced")}
+        kinds = {"step": "step_ms", "forward": "forward_ms", "backward": "backward_ms", "wait": "exposed_ms",
+                 "optimizer": "optimizer_ms", "encode": "encode_ms", "wire": "exchange_ms", "decode": "decode_ms"}
+        for rank in range(2):
+            with open(self.path("traced", f"trace.rank{rank}.json"), encoding="utf-8") as file:
+                trace = json.load(file)
+            spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual({span["args"]["step"] for span in spans}, {3, 4})
+            self.assertEqual({span["pid"] for span in spans}, {rank})
+            for step in (3, 4):
+                mine = [span for span in spans if span["args"]["step"] == step]
+                whole, = (span for span in mine if span["name"] == "step")
+                for span in mine:
+                    self.assertGreaterEqual(span["ts"], whole["ts"])
+                    self.assertLessEqual(span["ts"] + span["dur"], whole["ts"] + whole["dur"] + 0.01)
+                for name, key in kinds.items() if rank == 0 else ():
+                    total = sum(span["dur"] for span in mine if span["name"] == name) / 1000
+                    self.assertAlmostEqual(total, records[step][key], places=4, msg=name)
+
     def test_explain_foretells_the_bytes(self):
         pairs = [("none", "none"), ("blockquant", "ef14"), ("powersgd", "ef14"), ("topk", "econtrol")]
         if harness.SLOW:

@@ -1,0 +1,49 @@
+#pragma once
+// The part of `tightwire explain` that foretells a step on a larger cluster (cluster_model.h): what
+// arithmetic, encoding and decoding cost is measured here in seconds, or arithmetic is taken from
+// the metrics of a run.
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "launch/cluster_model.h"
+#include "launch/compose.h"
+
+namespace tw {
+
+// The words of `explain` beside keys of the config: ranks=, rate=, latency=, run=.
+struct ClusterWords {
+  int ranks = 1;
+  std::optional<double> bytes_per_ms;  // without: nothing is foretold
+  double latency_ms = 0.05;
+  std::string run;  // folder whose metrics tell the arithmetic; empty: measured here
+};
+// Takes them out of *words. ConfigError for a value that is not allowed, or run= or latency=
+// without rate=.
+StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int default_ranks);
+
+struct ClusterRow {
+  std::string setting;                      // "topk", ...
+  std::string exchange;                     // "gather", ...
+  std::vector<StepPrediction> predictions;  // of each count of ranks
+  int loses_from = 0;  // slower than dense from so many ranks on; 0: at none looked at
+};
+struct ClusterForecast {
+  Arithmetic arithmetic;
+  std::string measured;  // where the arithmetic comes from
+  std::vector<int> ranks;
+  std::vector<ClusterRow> rows;  // dense first
+};
+
+// Dense, the config's compressor through every exchange that it can go through, or without one
+// every registered compressor at its defaults.
+StatusOr<ClusterForecast> ForetellCluster(const LoadedConfig& loaded, const Assembly& assembly,
+                                          const ClusterWords& words);
+
+nlohmann::ordered_json ToJson(const ClusterForecast& forecast, const ClusterWords& words);
+void PrintForecast(const ClusterForecast& forecast, const ClusterWords& words, std::ostream& out);
+
+}  // namespace tw
