@@ -13,6 +13,7 @@
 #include "core/engine/tensor_memory.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
+#include "launch/explain_states.h"
 
 namespace tw {
 namespace {
@@ -83,7 +84,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     const int64_t n = p.spec.numel();
     params += n;
     value_bytes += n * DTypeBytes(p.spec.dtype);
-    optimizer_bytes += a->optimizer->StateBytes(p.spec);
+    optimizer_bytes += a->optimizer->StateBytes(p.spec, a->treatments[p.spec.id]);
     feedback_bytes += p.route.policy->traits().state_floats * n * 4;
     strategy_bytes += a->strategy->StateBytes(p.spec);
     payload += exchanges * static_cast<double>(p.payload_bytes);
@@ -115,6 +116,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
         j["planner"]["menus"].push_back({{"param", menu.spec.name}, {"options", options}});
       }
     }
+    j["states"] = StatesJson(*a);
     j["wire_bytes_per_step"] = wire;
     j["payload_bytes_per_step"] = payload;
     j["exchanges_per_step"] = exchanges;
@@ -142,6 +144,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
         << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
   }
   PrintPlanner(loaded.settings.planner, *a, out);
+  PrintStates(*a, out);
   out << "\n# a step\n  parameters " << params << "\n  dense      "
       << Mega(4.0 * static_cast<double>(params)) << "\n  payload    " << Mega(payload)
       << "  (ratio " << std::fixed << std::setprecision(1)

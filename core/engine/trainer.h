@@ -32,6 +32,7 @@ struct TrainerOptions {
   int64_t max_skipped = 20;            // consecutive skips before giving up
   int64_t checkpoint_every = 0;        // 0: at the end only when > 0 would be due
   int64_t metrics_every = 1;
+  uint64_t seed = 1;  // of stochastic rounding in optimizer states
 };
 
 // All pointers outlive the trainer.
@@ -39,6 +40,7 @@ struct TrainerParts {
   Task* task = nullptr;
   GradientReducer* reducer = nullptr;
   const Optimizer* optimizer = nullptr;
+  std::span<const StateTreatment> treatments;  // of its moments, by parameter id; empty: fp32
   const Schedule* schedule = nullptr;
   const Strategy* strategy = nullptr;
   PlanUpdater* plan_updater = nullptr;  // may be null: the plan stays
@@ -108,6 +110,7 @@ class Trainer : private TurnMachine {
   TrainSummary summary_;
   std::vector<double> step_ms_, exposed_ms_;
   double wire_bytes_ = 0, payload_bytes_ = 0;
+  Workspace optimizer_scratch_;
 };
 
 }  // namespace tw
