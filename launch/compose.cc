@@ -46,6 +46,44 @@ void NoteIdleCompression(const LoadedConfig& loaded, const Plan& plan, const Pla
   }
 }
 
+// For each parameter the codec of the first [[optimizer.rule]] that matches, or [optimizer]'s, and
+// its role.
+Status TreatMoments(const LoadedConfig& loaded, Assembly* a) {
+  const Settings& s = loaded.settings;
+  std::vector<OptimizerRuleConfig> rules = s.optimizer_rules;
+  rules.push_back({"*", s.optimizer.state});
+  for (const OptimizerRuleConfig& rule : rules) {
+    TW_ASSIGN_OR_RETURN(auto codec,
+                        Registry<StateCodec>::Get().Find(rule.state)->make(ConfigSection{}));
+    a->codecs.push_back(std::move(codec));
+  }
+  std::unique_ptr<ParameterRoles> roles;
+  if (const auto* entry = Registry<ParameterRoles>::Get().Find(s.model_name)) {
+    TW_ASSIGN_OR_RETURN(roles, entry->make(loaded.config.section("model")));
+  }
+  std::vector<int64_t> matched(rules.size(), 0);
+  int64_t asked = 0, taken = 0;
+  for (const TensorSpec& spec : SpecsOf(a->parameters)) {
+    size_t r = 0;
+    while (!GlobMatch(rules[r].match, spec.name)) ++r;
+    ++matched[r];
+    a->treatments.push_back({a->codecs[r].get(), roles ? roles->RoleOf(spec) : RoleByName(spec)});
+    asked += rules[r].state != "fp32";
+    taken += rules[r].state != "fp32" && TakesStateCodec(spec);
+  }
+  for (size_t r = 0; r + 1 < rules.size(); ++r) {
+    if (matched[r] == 0) {
+      a->warnings.push_back("[[optimizer.rule]] match = \"" + rules[r].match +
+                            "\" matches no parameter");
+    }
+  }
+  if (asked > 0 && taken == 0) {
+    a->warnings.push_back("optimizer.state = \"" + s.optimizer.state + "\" does nothing: no " +
+                          "parameter has more than " + std::to_string(kSmallState) + " elements");
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 StatusOr<LoadedConfig> LoadedConfig::Load(const std::string& path,
@@ -175,6 +213,7 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());
+  TW_RETURN_IF_ERROR(TreatMoments(loaded, a.get()));
   for (const ParameterPlan& p : a->plan->parameters()) {
     for (const std::string& w : p.route.policy->Warnings(p.spec, *p.route.codec)) {
       if (std::find(a->warnings.begin(), a->warnings.end(), w) == a->warnings.end()) {

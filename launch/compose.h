@@ -48,6 +48,8 @@ struct Assembly {
   std::vector<std::unique_ptr<Compressor>> menu;  // what the choices point to
   PlanChoices choices;
   std::unique_ptr<Optimizer> optimizer;
+  std::vector<std::unique_ptr<StateCodec>> codecs;
+  std::vector<StateTreatment> treatments;  // of the optimizer's moments, by parameter
   std::unique_ptr<Schedule> schedule;
   std::unique_ptr<Strategy> strategy;
   std::vector<std::string> warnings;

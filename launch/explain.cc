@@ -15,6 +15,7 @@
 #include "launch/commands.h"
 #include "launch/compose.h"
 #include "launch/explain_cluster.h"
+#include "launch/explain_states.h"
 
 namespace tw {
 namespace {
@@ -78,7 +79,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     const int64_t n = p.spec.numel();
     params += n;
     value_bytes += n * DTypeBytes(p.spec.dtype);
-    optimizer_bytes += a->optimizer->StateBytes(p.spec);
+    optimizer_bytes += a->optimizer->StateBytes(p.spec, a->treatments[p.spec.id]);
     feedback_bytes += p.route.policy->traits().state_floats * n * 4;
     strategy_bytes += a->strategy->StateBytes(p.spec);
     payload += exchanges * static_cast<double>(p.payload_bytes);
@@ -117,6 +118,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
         j["planner"]["menus"].push_back({{"param", menu.spec.name}, {"options", options}});
       }
     }
+    j["states"] = StatesJson(*a);
     j["wire_bytes_per_step"] = wire;
     j["payload_bytes_per_step"] = payload;
     j["exchanges_per_step"] = exchanges;
@@ -145,6 +147,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
         << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
   }
   PrintPlanner(loaded.settings.planner, *a, out);
+  PrintStates(*a, out);
   out << "\n# a step\n  parameters " << params << "\n  dense      "
       << Mega(4.0 * static_cast<double>(params)) << "\n  payload    " << Mega(payload)
       << "  (ratio " << std::fixed << std::setprecision(1)

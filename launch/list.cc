@@ -81,6 +81,7 @@ Status RunList(const std::string& kind, bool json, std::ostream& out) {
   Append<Planner>("planner", &rows);
   Append<Strategy>("strategy", &rows);
   Append<Optimizer>("optimizer", &rows);
+  Append<StateCodec>("state", &rows);
   Append<Schedule>("schedule", &rows);
   Append<MetricSinkKind>("sink", &rows);
   for (const auto& [section, fields] : CommonFields()) {

@@ -11,6 +11,7 @@
 #include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
 #include "launch/bench_exchange.h"
+#include "launch/bench_optimizer.h"
 #include "launch/bench_planner.h"
 #include "launch/bench_step.h"
 #include "launch/commands.h"
@@ -33,12 +34,14 @@ constexpr char kEvalExamples[] = R"(examples:
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
   exchange   one bucket between ranks, against what the link allows; under mpirun
+  optimizer  a step of every optimizer on every state, bytes a parameter, against PyTorch
   planner    bytes of L-GreCo's plan against uniform compression at no more error, and its cost
   step       a step through the gradient reducer against the same step without it, one rank
 examples:
   tightwire bench encode
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
   tightwire bench encode name=topk peer=torch
+  tightwire bench optimizer name=adamw state=int4 peer=torch
   launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
   tightwire bench step model.layers=4 blocks=15)";
 
@@ -48,7 +51,7 @@ constexpr char kExplainExamples[] = R"(examples:
   tightwire explain my.toml ranks=64 rate=1gbit run=runs/mine                (with the run's arithmetic))";
 
 constexpr char kListExamples[] =
-    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, schedule, sink, section
+    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, state, schedule, sink, section
 examples:
   tightwire list compressor
   tightwire list --json)";
@@ -68,6 +71,7 @@ tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arg
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
   const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
                                               {"exchange", tw::RunBenchExchange},
+                                              {"optimizer", tw::RunBenchOptimizer},
                                               {"planner", tw::RunBenchPlanner},
                                               {"step", tw::RunBenchStep}};
   const auto it = kinds.find(kind);

@@ -151,7 +151,14 @@ FieldList<OptimizerSectionConfig> OptimizerSectionConfig::Fields() {
       .Text("name", &OptimizerSectionConfig::name, Registry<Optimizer>::Get().names(),
             "update rule")
       .Real("lr", &OptimizerSectionConfig::lr, {0}, "base learning rate; [schedule] multiplies it")
-      .Text("state", &OptimizerSectionConfig::state, {"fp32"}, "how moments rest between steps");
+      .Text("state", &OptimizerSectionConfig::state, Registry<StateCodec>::Get().names(),
+            "how moments of parameters above 4096 elements rest between steps");
+}
+FieldList<OptimizerRuleConfig> OptimizerRuleConfig::Fields() {
+  return FieldList<OptimizerRuleConfig>()
+      .Text("match", &OptimizerRuleConfig::match, {}, "glob over parameter names")
+      .Text("state", &OptimizerRuleConfig::state, Registry<StateCodec>::Get().names(),
+            "how their moments rest; the first rule that matches decides");
 }
 FieldList<MemoryConfig> MemoryConfig::Fields() {
   return FieldList<MemoryConfig>()
@@ -271,6 +278,16 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
                       ParseFields<OptimizerSectionConfig>(config.section("optimizer")));
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
                              s.optimizer.name, OptimizerSectionConfig::Fields().infos()));
+  for (const ConfigSection& section : config.array("optimizer.rule")) {
+    for (const char* key : {"match", "state"}) {
+      if (!section.has(key)) {
+        return ConfigError(section.where + ": [[optimizer.rule]] needs a key " + key);
+      }
+    }
+    TW_ASSIGN_OR_RETURN(OptimizerRuleConfig rule, ParseFields<OptimizerRuleConfig>(section));
+    TW_RETURN_IF_ERROR(CheckKeys(section, Keys(OptimizerRuleConfig::Fields().infos()), {}, idle));
+    s.optimizer_rules.push_back(std::move(rule));
+  }
   return s;
 }
 
@@ -318,6 +335,9 @@ StatusOr<std::string> EffectiveToml(const Config& config, const Settings& s) {
                              named(s.strategy)));
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
                              s.optimizer.name, DumpFields(s.optimizer)));
+  for (const OptimizerRuleConfig& rule : s.optimizer_rules) {
+    AppendSection("[[optimizer.rule]]", DumpFields(rule), &out);
+  }
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule,
                              named(s.schedule)));
   AppendSection("[memory]", DumpFields(s.memory), &out);
@@ -369,6 +389,7 @@ std::vector<std::pair<std::string, std::vector<FieldInfo>>> CommonFields() {
           {"comm", CommConfig::Fields().infos()},
           {"compressor", CompressorSectionConfig::Fields().infos()},
           {"optimizer", OptimizerSectionConfig::Fields().infos()},
+          {"optimizer.rule", OptimizerRuleConfig::Fields().infos()},
           {"memory", MemoryConfig::Fields().infos()},
           {"checkpoint", CheckpointConfig::Fields().infos()},
           {"metrics", MetricsConfig::Fields().infos()}};

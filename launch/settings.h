@@ -65,6 +65,12 @@ struct OptimizerSectionConfig {
   std::string state = "fp32";
   static FieldList<OptimizerSectionConfig> Fields();
 };
+// [[optimizer.rule]]
+struct OptimizerRuleConfig {
+  std::string match = "*";
+  std::string state = "fp32";
+  static FieldList<OptimizerRuleConfig> Fields();
+};
 struct MemoryConfig {
   std::string activations = "none";
   double compact_rank = 0.25;
@@ -94,6 +100,7 @@ struct Settings {
   CommConfig comm;
   CompressorSectionConfig compressor;
   OptimizerSectionConfig optimizer;
+  std::vector<OptimizerRuleConfig> optimizer_rules;
   MemoryConfig memory;
   CheckpointConfig checkpoint;
   MetricsConfig metrics;

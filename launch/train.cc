@@ -241,6 +241,7 @@ Status TrainRun::Go() {
   parts.task = a.task.get();
   parts.reducer = &reducer;
   parts.optimizer = a.optimizer.get();
+  parts.treatments = a.treatments;
   parts.schedule = a.schedule.get();
   parts.strategy = a.strategy.get();
   parts.plan_updater = updater.get();
@@ -291,6 +292,7 @@ Status TrainRun::Go() {
   options.max_skipped = s.train.max_skipped;
   options.checkpoint_every = s.checkpoint.every;
   options.metrics_every = s.metrics.every;
+  options.seed = static_cast<uint64_t>(s.train.seed);
   Trainer trainer(parts, options);
   TW_RETURN_IF_ERROR(trainer.Run(first_step));
 

@@ -2,11 +2,12 @@
 // Sutskever et al., ICML 2013).
 //   g <- g + weight_decay*p;   m <- momentum*m + g
 //   p <- p - lr * (nesterov ? g + momentum*m : m)
-// State: m, shaped as the parameter, in units of the gradient; none when momentum is 0. fp32, fp64
-// for fp64 parameters. Left out: dampening, maximize.
+// State: m, shaped as the parameter, in units of the gradient, resting as optimizer.state says
+// (optim/state); none when momentum is 0. fp64 for fp64 parameters. Left out: dampening, maximize.
 
 #include "optim/descend.h"
-#include "optim/elementwise.h"
+#include "optim/fused/fused_step.h"
+#include "optim/state/fp32.h"
 
 namespace tw {
 namespace {
@@ -25,6 +26,17 @@ struct SgdmConfig {
   }
 };
 
+class SgdmRule : public TileRule {
+ public:
+  explicit SgdmRule(const kernels::SgdmCoefficients<float>& c) : c_(c) {}
+  void Update(const Tile& tile) const override {
+    kernels::SgdmStep(tile.p, tile.g, tile.moments[0], c_);
+  }
+
+ private:
+  kernels::SgdmCoefficients<float> c_;
+};
+
 class Sgdm : public Optimizer {
  public:
   explicit Sgdm(const SgdmConfig& config) : config_(config) {}
@@ -32,26 +44,52 @@ class Sgdm : public Optimizer {
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
     for (const ParameterView& parameter : parameters) {
+      CheckParameter(parameter);
+      const StateCodec& codec = CodecOf(TreatmentOf(context, *parameter.spec), *parameter.spec);
+      if (config_.momentum > 0 && &codec != &Fp32States()) {
+        StepCoded(parameter, codec, context);
+        continue;
+      }
       const TensorView m = config_.momentum == 0
                                ? TensorView{}
                                : MomentScope(context, *parameter.spec)
                                      .Slot("m", parameter.spec->shape,
                                            MomentDType(parameter.value.dtype), context.moments);
-      Descend(parameter, m,
-              {.grad_scale = context.grad_scale,
-               .weight_decay = config_.weight_decay,
-               .momentum = config_.momentum,
-               .lr = context.lr,
-               .nesterov = config_.nesterov});
+      Descend(parameter, m, Coefficients<double>(context));
     }
     return OkStatus();
   }
 
-  int64_t StateBytes(const TensorSpec& spec) const override {
-    return config_.momentum == 0 ? 0 : spec.numel() * DTypeBytes(MomentDType(spec.dtype));
+  int64_t StateBytes(const TensorSpec& spec, const StateTreatment& treatment) const override {
+    if (config_.momentum == 0) return 0;
+    if (spec.dtype == DType::kF64) return 8 * spec.numel();
+    return MomentBytes(CodecOf(treatment, spec), MomentKind::kSigned, spec);
   }
 
  private:
+  template <class T>
+  kernels::SgdmCoefficients<T> Coefficients(const UpdateContext& context) const {
+    return {.grad_scale = static_cast<T>(context.grad_scale),
+            .weight_decay = static_cast<T>(config_.weight_decay),
+            .momentum = static_cast<T>(config_.momentum),
+            .lr = static_cast<T>(context.lr),
+            .nesterov = config_.nesterov};
+  }
+
+  void StepCoded(const ParameterView& parameter, const StateCodec& codec,
+                 const UpdateContext& context) const {
+    const UpdateScratch scratch(context);
+    const CodedState m[] = {
+        OpenMoment(codec, MomentKind::kSigned, "m", 0, *parameter.spec, context, *scratch)};
+    const FusedSgdm* fused =
+        parameter.value.dtype == DType::kF32 ? FindFused<FusedSgdm>(codec) : nullptr;
+    if (fused) {
+      fused->Step(parameter, m[0].state, Coefficients<float>(context));
+    } else {
+      StepInTiles(parameter, m, SgdmRule(Coefficients<float>(context)));
+    }
+  }
+
   SgdmConfig config_;
 };
 

@@ -5,6 +5,8 @@
 
 #include <span>
 
+#include "core/api/parameter_roles.h"
+#include "core/api/state_codec.h"
 #include "core/base/registry.h"
 #include "core/base/state_bag.h"
 #include "core/base/tensor_view.h"
@@ -17,12 +19,21 @@ struct ParameterView {
   TensorView grad;  // same dtype as value
 };
 
+// What a run decides about the moments of one parameter.
+struct StateTreatment {
+  const StateCodec* codec = nullptr;  // null: fp32
+  ParameterRole role;                 // empty: by shape and name
+};
+
 struct UpdateContext {
   double lr = 0;         // after the schedule
   float grad_scale = 1;  // multiplies every gradient (clipping), fused into the update
   int64_t update = 1;    // 1-based count of applied updates; skipped steps do not count
   StateBag* state = nullptr;
   Reshard moments = Reshard::kReplicated;  // kKeepMean: each rank has its own (local steps)
+  std::span<const StateTreatment> treatments = {};  // by TensorSpec::id; empty: fp32, roles by name
+  Workspace* scratch = nullptr;                     // null: memory for this call only
+  uint64_t seed = 1;                                // of stochastic rounding
 };
 
 class Optimizer {
@@ -32,7 +43,10 @@ class Optimizer {
   virtual Status Step(std::span<const ParameterView> parameters,
                       const UpdateContext& context) const = 0;
   // Persistent bytes of state for one parameter, for the memory estimate.
-  virtual int64_t StateBytes(const TensorSpec& spec) const = 0;
+  virtual int64_t StateBytes(const TensorSpec& spec,
+                             const StateTreatment& treatment = {}) const = 0;
+  // Whether roles matter: it keeps one number a block.
+  virtual bool uses_roles() const { return false; }
 };
 
 }  // namespace tw

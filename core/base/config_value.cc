@@ -247,9 +247,10 @@ Status Config::CheckSections(const std::vector<std::string>& known) const {
     }
   }
   for (const auto& [name, list] : arrays_) {
-    if (name != "compressor.rule") {
+    const std::vector<std::string> arrays = {"compressor.rule", "optimizer.rule"};
+    if (std::find(arrays.begin(), arrays.end(), name) == arrays.end()) {
       return ConfigError(list[0].where + ": there is no [[" + name + "]]" +
-                         KnownWords(name, {"compressor.rule"}));
+                         KnownWords(name, arrays));
     }
   }
   return OkStatus();

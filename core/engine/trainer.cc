@@ -177,7 +177,13 @@ Status Trainer::ApplyUpdate() {
 Status Trainer::Update(int64_t update, Reshard moments) {
   ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
   record_.grad_norm = GradientNorm(parts_.reducer->views());
-  UpdateContext context{record_.lr, 1.0f, update, parts_.state, moments};
+  UpdateContext context{.lr = record_.lr,
+                        .update = update,
+                        .state = parts_.state,
+                        .moments = moments,
+                        .treatments = parts_.treatments,
+                        .scratch = &optimizer_scratch_,
+                        .seed = options_.seed};
   if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
     context.grad_scale = static_cast<float>(options_.grad_clip / record_.grad_norm);
   }

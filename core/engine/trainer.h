@@ -33,6 +33,7 @@ struct TrainerOptions {
   int64_t max_skipped = 20;            // consecutive skips before giving up
   int64_t checkpoint_every = 0;        // 0: at the end only when > 0 would be due
   int64_t metrics_every = 1;
+  uint64_t seed = 1;  // of stochastic rounding in optimizer states
 };
 
 // All pointers outlive the trainer.
@@ -40,6 +41,7 @@ struct TrainerParts {
   Task* task = nullptr;
   GradientReducer* reducer = nullptr;
   const Optimizer* optimizer = nullptr;
+  std::span<const StateTreatment> treatments;  // of its moments, by parameter id; empty: fp32
   const Schedule* schedule = nullptr;
   const Strategy* strategy = nullptr;
   PlanUpdater* plan_updater = nullptr;  // may be null: the plan stays
@@ -96,6 +98,7 @@ class Trainer : private TurnMachine {
   LossLog losses_;
   TrainSummary summary_;
   StepStatistics statistics_;
+  Workspace optimizer_scratch_;
 };
 
 }  // namespace tw

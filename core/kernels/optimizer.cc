@@ -36,6 +36,41 @@ void AdamWAll(float* p, const float* g, float* m, float* v, size_t n,
   for (; i < n; ++i) AdamWElement(p[i], g[i], m[i], v[i], c);
 }
 
+void SecondMomentAll(const float* g, float* v, size_t n, const AdamWCoefficients<float>& c) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto grad_scale = hn::Set(d, c.grad_scale);
+  const auto beta2 = hn::Set(d, c.beta2), rest2 = hn::Set(d, c.rest2);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto gi = hn::Mul(hn::LoadU(d, g + i), grad_scale);
+    hn::StoreU(hn::Add(hn::Mul(beta2, hn::LoadU(d, v + i)), hn::Mul(rest2, hn::Mul(gi, gi))), d,
+               v + i);
+  }
+  for (; i < n; ++i) {
+    const float gi = g[i] * c.grad_scale;
+    v[i] = c.beta2 * v[i] + c.rest2 * (gi * gi);
+  }
+}
+
+void AdamMiniAll(float* p, const float* g, float* m, size_t n, float denominator,
+                 const AdamWCoefficients<float>& c) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto grad_scale = hn::Set(d, c.grad_scale), decay = hn::Set(d, c.decay);
+  const auto beta1 = hn::Set(d, c.beta1), rest1 = hn::Set(d, c.rest1);
+  const auto step_size = hn::Set(d, c.step_size), below = hn::Set(d, denominator);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto gi = hn::Mul(hn::LoadU(d, g + i), grad_scale);
+    const auto mi = hn::Add(hn::Mul(beta1, hn::LoadU(d, m + i)), hn::Mul(rest1, gi));
+    hn::StoreU(mi, d, m + i);
+    hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, p + i), decay), hn::Mul(step_size, hn::Div(mi, below))),
+               d, p + i);
+  }
+  for (; i < n; ++i) AdamMiniElement(p[i], g[i], m[i], denominator, c);
+}
+
 void SgdAll(float* p, const float* g, size_t n, const SgdmCoefficients<float>& c) {
   const hn::ScalableTag<float> d;
   const size_t lanes = hn::Lanes(d);
@@ -74,12 +109,24 @@ HWY_AFTER_NAMESPACE();
 namespace tw::kernels {
 
 HWY_EXPORT(AdamWAll);
+HWY_EXPORT(SecondMomentAll);
+HWY_EXPORT(AdamMiniAll);
 HWY_EXPORT(SgdAll);
 HWY_EXPORT(SgdmAll);
 
 void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                const AdamWCoefficients<float>& c) {
   HWY_DYNAMIC_DISPATCH(AdamWAll)(p.data(), g.data(), m.data(), v.data(), p.size(), c);
+}
+
+void SecondMomentStep(std::span<const float> g, std::span<float> v,
+                      const AdamWCoefficients<float>& c) {
+  HWY_DYNAMIC_DISPATCH(SecondMomentAll)(g.data(), v.data(), v.size(), c);
+}
+
+void AdamMiniStep(std::span<float> p, std::span<const float> g, std::span<float> m,
+                  float denominator, const AdamWCoefficients<float>& c) {
+  HWY_DYNAMIC_DISPATCH(AdamMiniAll)(p.data(), g.data(), m.data(), p.size(), denominator, c);
 }
 
 void SgdStep(std::span<float> p, std::span<const float> g, const SgdmCoefficients<float>& c) {

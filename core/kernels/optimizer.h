@@ -34,6 +34,18 @@ inline void AdamWElement(T& p, T g, T& m, T& v, const AdamWCoefficients<T>& c) {
 
 void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                const AdamWCoefficients<float>& c);
+// v alone, with the bits of AdamWStep.
+void SecondMomentStep(std::span<const float> g, std::span<float> v,
+                      const AdamWCoefficients<float>& c);
+
+// The same with a denominator, sqrt(v) * inverse_root_bias + eps, that many elements share.
+template <class T>
+inline void AdamMiniElement(T& p, T g, T& m, T denominator, const AdamWCoefficients<T>& c) {
+  m = c.beta1 * m + c.rest1 * (g * c.grad_scale);
+  p = p * c.decay - c.step_size * (m / denominator);
+}
+void AdamMiniStep(std::span<float> p, std::span<const float> g, std::span<float> m,
+                  float denominator, const AdamWCoefficients<float>& c);
 
 // Stochastic gradient descent with momentum in the form of torch.optim.SGD.
 template <class T>

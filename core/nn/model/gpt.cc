@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/api/parameter_roles.h"
 #include "core/nn/init.h"
 #include "core/nn/layers.h"
 
@@ -94,6 +95,31 @@ StatusOr<std::shared_ptr<LanguageModel>> CreateGpt(const GptConfig& config, cons
   }
   return std::shared_ptr<LanguageModel>(std::make_shared<Gpt>(config, input, seed));
 }
+
+namespace {
+
+class GptRoles : public ParameterRoles {
+ public:
+  explicit GptRoles(const GptConfig& config) : heads_(config.heads) {}
+  static StatusOr<std::unique_ptr<ParameterRoles>> Create(const GptConfig& config) {
+    return std::make_unique<GptRoles>(config);
+  }
+  ParameterRole RoleOf(const TensorSpec& spec) const override {
+    if (spec.name.ends_with(".qkv.weight")) {  // rows q | k | v
+      return {{BlockKind::kHead, heads_}, {BlockKind::kHead, heads_}, {BlockKind::kRow}};
+    }
+    if (spec.name.ends_with("bias")) return {{BlockKind::kElement}};
+    if (spec.shape.size() < 2 || spec.name == "pos.weight") return {{BlockKind::kWhole}};
+    return {{BlockKind::kRow}};
+  }
+
+ private:
+  int64_t heads_;
+};
+
+TW_REGISTER(ParameterRoles, gpt, 0, GptConfig, GptRoles::Create, "heads of q and k, rows, norms");
+
+}  // namespace
 
 TW_REGISTER_MODEL(gpt, GptConfig, TakesTokens, Create,
                   "GPT-2 style decoder, head tied to the token table");

@@ -1,5 +1,6 @@
 #include "core/nn/model/llama.h"
 
+#include "core/api/parameter_roles.h"
 #include "core/nn/init.h"
 #include "core/nn/layers.h"
 
@@ -182,6 +183,31 @@ StatusOr<std::shared_ptr<LanguageModel>> CreateLlama(const LlamaConfig& config,
   }
   return std::shared_ptr<LanguageModel>(std::make_shared<Llama>(c, input, seed));
 }
+
+namespace {
+
+class LlamaRoles : public ParameterRoles {
+ public:
+  explicit LlamaRoles(const LlamaConfig& config)
+      : heads_(config.heads), kv_heads_(config.kv_heads ? config.kv_heads : config.heads) {}
+  static StatusOr<std::unique_ptr<ParameterRoles>> Create(const LlamaConfig& config) {
+    return std::make_unique<LlamaRoles>(config);
+  }
+  ParameterRole RoleOf(const TensorSpec& spec) const override {
+    if (spec.name.ends_with(".q_proj.weight")) return {{BlockKind::kHead, heads_}};
+    if (spec.name.ends_with(".k_proj.weight")) return {{BlockKind::kHead, kv_heads_}};
+    if (spec.shape.size() < 2) return {{BlockKind::kWhole}};
+    return {{BlockKind::kRow}};
+  }
+
+ private:
+  int64_t heads_, kv_heads_;
+};
+
+TW_REGISTER(ParameterRoles, llama, 0, LlamaConfig, LlamaRoles::Create,
+            "heads of q and k, rows, norms");
+
+}  // namespace
 
 TW_REGISTER_MODEL(llama, LlamaConfig, TakesTokens, Create,
                   "Llama decoder, RMSNorm, SwiGLU, rotary positions, grouped-query attention");

@@ -1,0 +1,21 @@
+#pragma once
+// `tightwire bench optimizer`: what an update costs, on every state, beside PyTorch's.
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+
+namespace tw {
+
+// One row a pair of optimizer and state: all registered ones, or those that `name=` and `state=`
+// say. Keys: name, state, rows, cols, repetitions, simd, peer, python, and those of the optimizers.
+// A row is one rows x cols fp32 matrix, on one thread. Times are medians over repetitions of copy,
+// update, peer's update in turn; ratios are medians of the ratios within a repetition. The peer is
+// torch.optim's fused=True optimizer (AdamW, for sgdm SGD), or torchao's AdamW of as many bits, in
+// a process of its own that waits for its turn.
+// A table, or one JSON object a line.
+Status RunBenchOptimizer(const std::vector<std::string>& overrides, bool json, std::ostream& out);
+
+}  // namespace tw
