@@ -11,6 +11,7 @@
 #include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
 #include "launch/bench_exchange.h"
+#include "launch/bench_memory.h"
 #include "launch/bench_planner.h"
 #include "launch/bench_step.h"
 #include "launch/commands.h"
@@ -33,6 +34,8 @@ constexpr char kEvalExamples[] = R"(examples:
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
   exchange   one bucket between ranks, against what the link allows; under mpirun
+  memory     bytes and time of each way to save activations, against the plain way; memory sweep: the longest
+             sequence that fits a budget
   planner    bytes of L-GreCo's plan against uniform compression at no more error, and its cost
   step       a step through the gradient reducer against the same step without it, one rank
 examples:
@@ -40,13 +43,16 @@ examples:
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
   tightwire bench encode name=topk peer=torch
   launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
+  tightwire bench memory name=head chunks=16 form=fused
+  tightwire bench memory sweep budget_mb=1024 model.layers=8
   tightwire bench step model.layers=4 blocks=15)";
 
 constexpr char kExplainExamples[] = R"(examples:
   tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8)";
 
 constexpr char kListExamples[] =
-    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, schedule, sink, section
+    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, schedule,
+  activation, sink, section
 examples:
   tightwire list compressor
   tightwire list --json)";
@@ -66,6 +72,7 @@ tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arg
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
   const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
                                               {"exchange", tw::RunBenchExchange},
+                                              {"memory", tw::RunBenchMemory},
                                               {"planner", tw::RunBenchPlanner},
                                               {"step", tw::RunBenchStep}};
   const auto it = kinds.find(kind);
