@@ -123,6 +123,7 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   options.world_size = world_size;
   options.batch_size = s.train.batch_size;
   options.precision = s.train.precision;
+  options.memory = s.memory;
   options.for_eval = for_eval;
   if (const char* home = std::getenv("HOME")) {
     options.cache_folder = std::string(home) + "/.cache/tightwire";

@@ -16,6 +16,7 @@
 #include "launch/compose.h"
 #include "launch/explain_cluster.h"
 #include "launch/explain_states.h"
+#include "launch/memory_report.h"
 
 namespace tw {
 namespace {
@@ -48,13 +49,39 @@ void PrintPlanner(const std::string& name, const Assembly& a, std::ostream& out)
   }
 }
 
-// Measured, not guessed: what one forward and backward on a batch needs at its worst beside
+// For models without a formula: what one forward and backward on a batch needs at its worst beside
 // parameters and gradients.
 int64_t MeasureActivationBytes(Task& task, int64_t gradient_bytes) {
   const int64_t before = LiveTensorBytes();
   ResetPeakTensorBytes();
   task.Loss(0, 0).backward();
   return std::max<int64_t>(0, PeakTensorBytes() - before - gradient_bytes);
+}
+
+void PrintMemory(const MemoryReport& memory, bool measured, std::ostream& out) {
+  const auto line = [&](const char* name, int64_t bytes, const std::string& note = "") {
+    out << "  " << std::left << std::setw(12) << name << std::right
+        << Mega(static_cast<double>(bytes)) << note << "\n";
+  };
+  out << "\n# memory of a rank\n";
+  line("parameters", memory.parameters);
+  line("gradients", memory.gradients);
+  line("optimizer", memory.optimizer);
+  line("feedback", memory.feedback);
+  line("strategy", memory.strategy);
+  line("activations", *memory.activations,
+       measured ? "  (one forward and backward, measured)"
+                : "  (at the worst moment, from the shapes)");
+  // Runs of equal layers on a line: "block 0 .. 5".
+  for (size_t i = 0; i < memory.layers.size();) {
+    size_t end = i + 1;
+    while (end < memory.layers.size() && memory.layers[end].bytes == memory.layers[i].bytes) ++end;
+    out << "    " << memory.layers[i].name
+        << (end > i + 1 ? " .. " + memory.layers[end - 1].name + ", each " : " ")
+        << Mega(static_cast<double>(memory.layers[i].bytes)) << " kept until backward\n";
+    i = end;
+  }
+  line("peak", *memory.peak());
 }
 
 }  // namespace
@@ -71,21 +98,17 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
-  int64_t params = 0, value_bytes = 0, optimizer_bytes = 0, feedback_bytes = 0;
-  int64_t strategy_bytes = 0;
+  int64_t params = 0;
   double payload = 0, wire = 0;  // a step, on the average
   const double exchanges = a->strategy->ExchangesPerStep();
   for (const ParameterPlan& p : a->plan->parameters()) {
-    const int64_t n = p.spec.numel();
-    params += n;
-    value_bytes += n * DTypeBytes(p.spec.dtype);
-    optimizer_bytes += a->optimizer->StateBytes(p.spec, a->treatments[p.spec.id]);
-    feedback_bytes += p.route.policy->traits().state_floats * n * 4;
-    strategy_bytes += a->strategy->StateBytes(p.spec);
+    params += p.spec.numel();
     payload += exchanges * static_cast<double>(p.payload_bytes);
     wire += exchanges * WireBytes(*p.route.exchange, p.payload_bytes, ranks);
   }
-  const int64_t activations = MeasureActivationBytes(*a->task, value_bytes);
+  MemoryReport memory = PredictMemory(*a);
+  const bool measured = !memory.activations;
+  if (measured) memory.activations = MeasureActivationBytes(*a->task, memory.gradients);
   std::optional<ClusterForecast> forecast;
   if (words.bytes_per_ms) {
     at::set_num_threads(loaded.settings.train.threads > 0
@@ -93,8 +116,6 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
                             : DefaultThreads(1));
     TW_ASSIGN_OR_RETURN(forecast, ForetellCluster(loaded, *a, words));
   }
-  const int64_t peak =
-      2 * value_bytes + optimizer_bytes + feedback_bytes + strategy_bytes + activations;
 
   if (json) {
     nlohmann::ordered_json j;
@@ -123,13 +144,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     j["payload_bytes_per_step"] = payload;
     j["exchanges_per_step"] = exchanges;
     j["dense_bytes_per_step"] = 4 * params;
-    j["memory"] = {{"parameters", value_bytes},
-                   {"gradients", value_bytes},
-                   {"optimizer", optimizer_bytes},
-                   {"feedback", feedback_bytes},
-                   {"strategy", strategy_bytes},
-                   {"activations", activations},
-                   {"peak", peak}};
+    j["memory"] = ToJson(memory);
     if (forecast) j["cluster"] = ToJson(*forecast, words);
     j["warnings"] = a->warnings;
     out << j.dump() << "\n";
@@ -158,14 +173,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     out << "  one exchange in " << std::llround(1 / exchanges)
         << " steps; payload and wire are means over steps\n";
   }
-  out << "\n# memory of a rank\n  parameters  " << Mega(static_cast<double>(value_bytes))
-      << "\n  gradients   " << Mega(static_cast<double>(value_bytes)) << "\n  optimizer   "
-      << Mega(static_cast<double>(optimizer_bytes)) << "\n  feedback    "
-      << Mega(static_cast<double>(feedback_bytes)) << "\n  strategy    "
-      << Mega(static_cast<double>(strategy_bytes)) << "\n  activations "
-      << Mega(static_cast<double>(activations))
-      << "  (one forward and backward, measured)\n  peak        " << Mega(static_cast<double>(peak))
-      << "\n";
+  PrintMemory(memory, measured, out);
   if (forecast) PrintForecast(*forecast, words, out);
   for (const std::string& w : a->warnings) out << "note: " << w << "\n";
   return OkStatus();

@@ -11,6 +11,7 @@
 #include "core/engine/catch_torch.h"
 #include "launch/bench_encode.h"
 #include "launch/bench_exchange.h"
+#include "launch/bench_memory.h"
 #include "launch/bench_optimizer.h"
 #include "launch/bench_planner.h"
 #include "launch/bench_step.h"
@@ -34,6 +35,8 @@ constexpr char kEvalExamples[] = R"(examples:
 constexpr char kBenchExamples[] = R"(kinds:
   encode     every compressor under EF14, as multiples of a memory copy of the same bytes
   exchange   one bucket between ranks, against what the link allows; under mpirun
+  memory     bytes and time of each way to save activations, against the plain way; memory sweep: the longest
+             sequence that fits a budget
   optimizer  a step of every optimizer on every state, bytes a parameter, against PyTorch
   planner    bytes of L-GreCo's plan against uniform compression at no more error, and its cost
   step       a step through the gradient reducer against the same step without it, one rank
@@ -43,6 +46,8 @@ examples:
   tightwire bench encode name=topk peer=torch
   tightwire bench optimizer name=adamw state=int4 peer=torch
   launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
+  tightwire bench memory name=head chunks=16 form=fused
+  tightwire bench memory sweep budget_mb=1024 model.layers=8
   tightwire bench step model.layers=4 blocks=15)";
 
 constexpr char kExplainExamples[] = R"(examples:
@@ -51,7 +56,8 @@ constexpr char kExplainExamples[] = R"(examples:
   tightwire explain my.toml ranks=64 rate=1gbit run=runs/mine                (with the run's arithmetic))";
 
 constexpr char kListExamples[] =
-    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, state, schedule, sink, section
+    R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, state, schedule,
+  activation, sink, section
 examples:
   tightwire list compressor
   tightwire list --json)";
@@ -71,6 +77,7 @@ tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arg
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
   const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
                                               {"exchange", tw::RunBenchExchange},
+                                              {"memory", tw::RunBenchMemory},
                                               {"optimizer", tw::RunBenchOptimizer},
                                               {"planner", tw::RunBenchPlanner},
                                               {"step", tw::RunBenchStep}};

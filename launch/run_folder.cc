@@ -107,6 +107,7 @@ Status WriteSummary(const std::string& dir, const RunFacts& f) {
   j["exposed_ms_median"] = f.train.exposed_ms_median;
   j["peak_tensor_bytes"] = f.peak_tensor_bytes;
   j["peak_rss_bytes"] = f.peak_rss_bytes;
+  j["memory"] = {{"predicted", ToJson(f.predicted_memory)}, {"measured_peak", f.peak_tensor_bytes}};
   j["optimizer_state_bytes"] = f.optimizer_state_bytes;
   j["optimizer_bytes_per_param"] = static_cast<double>(f.optimizer_state_bytes) /
                                    static_cast<double>(std::max<int64_t>(f.params, 1));

@@ -8,6 +8,7 @@
 
 #include "core/engine/trainer.h"
 #include "launch/compose.h"
+#include "launch/memory_report.h"
 
 namespace tw {
 
@@ -45,6 +46,7 @@ struct RunFacts {
   EvalResult eval;
   int64_t peak_tensor_bytes = 0;
   int64_t peak_rss_bytes = 0;
+  MemoryReport predicted_memory;
   int64_t optimizer_state_bytes = 0;
   int64_t feedback_state_bytes = 0;
   uint64_t params_hash = 0;

@@ -160,15 +160,6 @@ FieldList<OptimizerRuleConfig> OptimizerRuleConfig::Fields() {
       .Text("state", &OptimizerRuleConfig::state, Registry<StateCodec>::Get().names(),
             "how their moments rest; the first rule that matches decides");
 }
-FieldList<MemoryConfig> MemoryConfig::Fields() {
-  return FieldList<MemoryConfig>()
-      .Text("activations", &MemoryConfig::activations, {"none"},
-            "how activations are kept for backward")
-      .Real("compact_rank", &MemoryConfig::compact_rank, {0, 1, kOpenLow},
-            "rank fraction of activations = compact, which this version does not have")
-      .Int("mlp_chunks", &MemoryConfig::mlp_chunks, {1, 1}, "pieces the MLP runs in")
-      .Int("head_chunks", &MemoryConfig::head_chunks, {1, 1}, "pieces the head and loss run in");
-}
 FieldList<CheckpointConfig> CheckpointConfig::Fields() {
   return FieldList<CheckpointConfig>()
       .Int("every", &CheckpointConfig::every, {0, kMaxInt},
@@ -269,6 +260,9 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
     idle->push_back(section + "." + key + " = " + ToToml(it->second.value) +
                     " does nothing in this version (" + it->second.where + ")");
   };
+  if (s.model_name.empty() && !(s.memory == MemoryConfig{})) {
+    idle->push_back("[memory] does nothing: the task brings a model of its own");
+  }
   // A run folder's config.toml holds every default: those are nobody's wish.
   if (s.memory.compact_rank != MemoryConfig{}.compact_rank) note_idle("memory", "compact_rank");
   s.schedule = config.section("schedule").GetString("name", s.schedule);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/api/activations.h"
 #include "core/base/config_fields.h"
 
 namespace tw {
@@ -70,13 +71,6 @@ struct OptimizerRuleConfig {
   std::string match = "*";
   std::string state = "fp32";
   static FieldList<OptimizerRuleConfig> Fields();
-};
-struct MemoryConfig {
-  std::string activations = "none";
-  double compact_rank = 0.25;
-  int64_t mlp_chunks = 1;
-  int64_t head_chunks = 1;
-  static FieldList<MemoryConfig> Fields();
 };
 struct CheckpointConfig {
   int64_t every = 0;

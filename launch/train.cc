@@ -304,6 +304,7 @@ Status TrainRun::Go() {
   facts.train = trainer.summary();
   facts.peak_tensor_bytes = parts.peak_tensor_bytes();
   facts.peak_rss_bytes = PeakRssBytes();
+  facts.predicted_memory = PredictMemory(a);
   facts.optimizer_state_bytes = state.bytes("optimizer/");
   facts.feedback_state_bytes = state.bytes("feedback/");
   facts.params_hash = ParametersHash(reducer.views());

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/api/activations.h"
 #include "core/base/config_value.h"
 #include "core/base/registry.h"
 
@@ -30,6 +31,8 @@ class Task {
   // Forward on this rank's micro-batch; a scalar that requires grad: the mean loss over the
   // micro-batch.
   virtual at::Tensor Loss(uint64_t step, int64_t micro) = 0;
+  // Of Loss and its backward; nothing where shapes alone do not say it.
+  virtual std::optional<ActivationEstimate> EstimateActivations() const { return std::nullopt; }
   // Over the whole validation split.
   virtual StatusOr<EvalResult> Evaluate() = 0;
   // The share of rank `part` of `parts`. The whole result is the mean over parts of loss and
@@ -51,6 +54,7 @@ struct TaskOptions {
   int world_size = 1;
   int64_t batch_size = 8;          // per rank and micro-batch
   std::string precision = "fp32";  // fp32 | bf16 (autocast: parameters and gradients stay fp32)
+  MemoryConfig memory;             // [memory]: handed to the model
   bool for_eval = false;           // only the validation split is opened
   std::string cache_folder;        // where data that had to be made is kept; empty: nowhere
 };

@@ -178,6 +178,10 @@ if python3 -c 'import matplotlib' 2>/dev/null || /usr/bin/python3 -c 'import mat
   echo '{"step":61,"lo' >>b/metrics.jsonl
   check PlotDrawsRuns 0 '^p.png$' "$tools/plot" a b -o p.png
   [[ $(head -c 4 p.png 2>/dev/null | tail -c 3) == PNG ]] || { echo "FAILED PlotDrawsRuns: no PNG"; failures=$((failures + 1)); }
+  echo '{"memory":{"parameters":8,"gradients":8,"optimizer":16,"feedback":0,"activations":30,"layers":[{"name":"block 0","bytes":20},{"name":"head and loss","bytes":5}],"peak":62}}' >explained.json
+  check PlotDrawsMemory 0 '^m.png$' "$tools/plot" --memory explained.json -o m.png
+  echo '{"memory":{"parameters":8}}' >unknown.json
+  check PlotNamesAFileWithoutLayers 3 'unknown.json has no prediction by layer' "$tools/plot" --memory unknown.json
   check PlotPassesOverABrokenLine 0 'b/metrics.jsonl: unreadable lines passed over: 1' "$tools/plot" b --x bytes -o q.png
   mkdir -p sparse ended
   for i in 10 20; do echo "{\"step\":$i,\"loss\":1.0,\"wire_bytes\":7,\"step_ms\":100.0}" | tee -a sparse/metrics.jsonl >>ended/metrics.jsonl; done

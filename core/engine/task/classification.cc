@@ -21,7 +21,7 @@ class ClassificationTask : public ModelTask {
     std::vector<int64_t> samples =
         BatchPositions(key, static_cast<int64_t>(shard_.size()), options_.batch_size);
     for (int64_t& s : samples) s = shard_[static_cast<size_t>(s)];
-    return at::cross_entropy_loss(Scores(Inputs(samples)), Labels(samples));
+    return MeanLoss(Inputs(samples), Labels(samples));
   }
 
   StatusOr<EvalResult> EvaluatePart(int part, int parts) override {

@@ -41,7 +41,7 @@ class LmTask : public ModelTask {
 
   at::Tensor Loss(uint64_t step, int64_t micro) override {
     const BatchKey key{options_.seed, static_cast<int64_t>(step), micro, options_.rank};
-    return MeanLoss(corpus_.TrainWindows(key, options_.batch_size));
+    return LossOf(corpus_.TrainWindows(key, options_.batch_size));
   }
 
   StatusOr<EvalResult> EvaluatePart(int part, int parts) override {
@@ -51,7 +51,7 @@ class LmTask : public ModelTask {
     double sum = 0;
     for (int64_t first = from; first < to; first += options_.batch_size) {
       const int64_t count = std::min(options_.batch_size, to - first);
-      sum += MeanLoss(corpus_.ValidationWindows(first, count)).item<double>() *
+      sum += LossOf(corpus_.ValidationWindows(first, count)).item<double>() *
              static_cast<double>(count);
     }
     EvalResult result;
@@ -60,15 +60,16 @@ class LmTask : public ModelTask {
     return result;
   }
 
+  std::optional<ActivationEstimate> EstimateActivations() const override {
+    return model_->EstimateActivations(options_.batch_size, corpus_.context(), bf16());
+  }
   int64_t samples_per_batch() const override { return options_.batch_size; }
   int64_t tokens_per_batch() const override { return options_.batch_size * corpus_.context(); }
 
  private:
-  at::Tensor MeanLoss(const std::vector<int64_t>& windows) const {
+  at::Tensor LossOf(const std::vector<int64_t>& windows) const {
     const at::Tensor ids = torch::tensor(windows).view({-1, corpus_.context() + 1});
-    const at::Tensor scores = Scores(ids.narrow(1, 0, corpus_.context()));
-    return at::cross_entropy_loss(scores.flatten(0, 1),
-                                  ids.narrow(1, 1, corpus_.context()).flatten());
+    return MeanLoss(ids.narrow(1, 0, corpus_.context()), ids.narrow(1, 1, corpus_.context()));
   }
 
   TextCorpus corpus_;

@@ -1,29 +1,15 @@
 #include "core/engine/task/model_task.h"
 
-#include <ATen/autocast_mode.h>
-
 namespace tw {
-
-PrecisionScope::PrecisionScope(bool bf16) : bf16_(bf16) {
-  if (!bf16_) return;
-  enabled_before_ = at::autocast::is_autocast_enabled(at::kCPU);
-  dtype_before_ = at::autocast::get_autocast_dtype(at::kCPU);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  at::autocast::increment_nesting();
-}
-
-PrecisionScope::~PrecisionScope() {
-  if (!bf16_) return;
-  // The cache holds bf16 copies of the weights, which the optimizer is about to change.
-  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(at::kCPU, enabled_before_);
-  at::autocast::set_autocast_dtype(at::kCPU, dtype_before_);
-}
 
 at::Tensor ModelTask::Scores(const at::Tensor& input) const {
   const PrecisionScope precision(bf16_);
   return model_->Forward(input).to(at::kFloat);
+}
+
+at::Tensor ModelTask::MeanLoss(const at::Tensor& input, const at::Tensor& labels) const {
+  const PrecisionScope precision(bf16_);
+  return model_->Loss(input, labels);
 }
 
 StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const char* fallback,
@@ -44,7 +30,7 @@ StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const cha
     return ConfigError("model.name = \"" + entry->name +
                        "\" does not take the data of this task; those that do: " + others);
   }
-  return factory->Create(input, options.seed);
+  return factory->Create(input, options.seed, options.memory);
 }
 
 }  // namespace tw

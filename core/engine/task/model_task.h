@@ -1,26 +1,11 @@
 #pragma once
-// What our own tasks share: a model made by name and the precision of the forward pass.
+// What our own tasks share: a model made by name, the precision of the forward pass, the loss.
 
 #include "core/engine/task/module_task.h"
 #include "core/nn/model/model.h"
+#include "core/nn/precision.h"
 
 namespace tw {
-
-// While it lives, matrix products of the forward pass run in bfloat16 if `precision` is "bf16"
-// (autocast); nothing changes otherwise. Parameters, gradients and the loss stay fp32. Backward
-// needs none of it.
-class PrecisionScope {
- public:
-  explicit PrecisionScope(bool bf16);
-  ~PrecisionScope();
-  PrecisionScope(const PrecisionScope&) = delete;
-  PrecisionScope& operator=(const PrecisionScope&) = delete;
-
- private:
-  bool bf16_;
-  bool enabled_before_ = false;
-  at::ScalarType dtype_before_ = at::kFloat;
-};
 
 class ModelTask : public ModuleTask {
  public:
@@ -32,6 +17,9 @@ class ModelTask : public ModuleTask {
 
   // Scores in fp32.
   at::Tensor Scores(const at::Tensor& input) const;
+  // Mean cross entropy in nats; see Model::Loss.
+  at::Tensor MeanLoss(const at::Tensor& input, const at::Tensor& labels) const;
+  bool bf16() const { return bf16_; }
   std::map<std::string, std::string> TiedNames() const override { return model_->TiedNames(); }
 
   std::shared_ptr<Model> model_;

@@ -5,6 +5,7 @@
 #include "core/api/parameter_roles.h"
 #include "core/nn/init.h"
 #include "core/nn/layers.h"
+#include "core/nn/model/block_runner.h"
 
 namespace tw {
 namespace {
@@ -18,9 +19,17 @@ class GptBlock : public torch::nn::Module {
     proj_ = register_module("proj", std::make_shared<Linear>(width, width));
     fc_ = register_module("fc", std::make_shared<Linear>(width, 4 * width));
     out_ = register_module("out", std::make_shared<Linear>(4 * width, width));
+    parameters_ = parameters();
+    mlp_parameters_ = {ln2_->weight, ln2_->bias, fc_->weight, fc_->bias, out_->weight, out_->bias};
   }
 
-  at::Tensor Forward(const at::Tensor& x) const {  // [B, T, D]
+  at::Tensor Forward(const at::Tensor& x, const BlockRunner& runner) const {  // [B, T, D]
+    return runner.RunBlock([this, &runner](const at::Tensor& y) { return Run(y, runner); }, x,
+                           parameters_);
+  }
+
+ private:
+  at::Tensor Run(const at::Tensor& x, const BlockRunner& runner) const {
     const int64_t batch = x.size(0), tokens = x.size(1), width = x.size(2);
     const at::Tensor qkv = qkv_->Forward(ln1_->Forward(x))
                                .view({batch, tokens, 3, heads_, width / heads_})
@@ -31,18 +40,23 @@ class GptBlock : public torch::nn::Module {
                                  .transpose(1, 2)
                                  .reshape({batch, tokens, width});
     const at::Tensor h = x + proj_->Forward(mixed);
-    return h + out_->Forward(at::gelu(fc_->Forward(ln2_->Forward(h)), "tanh"));
+    const auto mlp = [this](const at::Tensor& y) {
+      return out_->Forward(at::gelu(fc_->Forward(ln2_->Forward(y)), "tanh"));
+    };
+    return h + runner.RunMlp(mlp, h, mlp_parameters_);
   }
 
- private:
   int64_t heads_;
   std::shared_ptr<LayerNorm> ln1_, ln2_;
   std::shared_ptr<Linear> qkv_, proj_, fc_, out_;
+  std::vector<at::Tensor> parameters_, mlp_parameters_;
 };
 
 class Gpt : public LanguageModel {
  public:
-  Gpt(const GptConfig& options, const ModelInput& input, uint64_t seed) {
+  Gpt(const GptConfig& options, const ModelInput& input, uint64_t seed,
+      std::shared_ptr<const BlockRunner> runner)
+      : LanguageModel(std::move(runner)) {
     tok_ = register_module("tok", std::make_shared<Embedding>(input.vocab, options.width));
     pos_ = register_module("pos", std::make_shared<Embedding>(input.context, options.width));
     torch::nn::ModuleList list;
@@ -64,7 +78,7 @@ class Gpt : public LanguageModel {
 
   at::Tensor Hidden(const at::Tensor& ids) override {
     at::Tensor h = tok_->Forward(ids) + pos_->weight.narrow(0, 0, ids.size(1));
-    for (const auto& block : blocks_) h = block->Forward(h);
+    for (const auto& block : blocks_) h = block->Forward(h, *runner_);
     return lnf_->Forward(h);
   }
   const at::Tensor& HeadWeight() const override { return tok_->weight; }
@@ -81,19 +95,28 @@ class Gpt : public LanguageModel {
 bool TakesTokens(InputKind kind) { return kind == InputKind::kTokens; }
 
 StatusOr<std::shared_ptr<Model>> Create(const GptConfig& config, const ModelInput& input,
-                                        uint64_t seed) {
-  return CreateGpt(config, input, seed);
+                                        uint64_t seed, const MemoryConfig& memory) {
+  return CreateGpt(config, input, seed, memory);
 }
 
 }  // namespace
 
 StatusOr<std::shared_ptr<LanguageModel>> CreateGpt(const GptConfig& config, const ModelInput& input,
-                                                   uint64_t seed) {
+                                                   uint64_t seed, const MemoryConfig& memory) {
   if (config.width % config.heads != 0) {
     return ConfigError("model.width = " + std::to_string(config.width) +
                        " is not a multiple of model.heads = " + std::to_string(config.heads));
   }
-  return std::shared_ptr<LanguageModel>(std::make_shared<Gpt>(config, input, seed));
+  TW_ASSIGN_OR_RETURN(auto runner,
+                      BlockRunner::Create(memory, {.layers = config.layers,
+                                                   .width = config.width,
+                                                   .heads = config.heads,
+                                                   .hidden = 4 * config.width,
+                                                   .vocab = input.vocab,
+                                                   .matrix_numel = 12 * config.width * config.width,
+                                                   .tied = true}));
+  return std::shared_ptr<LanguageModel>(
+      std::make_shared<Gpt>(config, input, seed, std::move(runner)));
 }
 
 namespace {

@@ -30,6 +30,6 @@ struct GptConfig {
 // out divided by sqrt(2 layers), biases 0, norms 1. ConfigError when width is not a multiple of
 // heads.
 StatusOr<std::shared_ptr<LanguageModel>> CreateGpt(const GptConfig& config, const ModelInput& input,
-                                                   uint64_t seed);
+                                                   uint64_t seed, const MemoryConfig& memory = {});
 
 }  // namespace tw

@@ -3,6 +3,7 @@
 #include "core/api/parameter_roles.h"
 #include "core/nn/init.h"
 #include "core/nn/layers.h"
+#include "core/nn/model/block_runner.h"
 
 namespace tw {
 namespace {
@@ -93,16 +94,28 @@ class LlamaLayer : public torch::nn::Module {
     norm1_ = register_module("input_layernorm", std::make_shared<RmsNorm>(c.width, c.rms_eps));
     norm2_ =
         register_module("post_attention_layernorm", std::make_shared<RmsNorm>(c.width, c.rms_eps));
+    parameters_ = parameters();
+    mlp_parameters_ = mlp_->parameters();
+    mlp_parameters_.push_back(norm2_->weight);
   }
-  at::Tensor Forward(const at::Tensor& x, const Rotary& rotary) const {
-    const at::Tensor h = x + attention_->Forward(norm1_->Forward(x), rotary);
-    return h + mlp_->Forward(norm2_->Forward(h));
+  at::Tensor Forward(const at::Tensor& x, const Rotary& rotary, const BlockRunner& runner) const {
+    const auto body = [this, &rotary, &runner](const at::Tensor& y) {
+      return Run(y, rotary, runner);
+    };
+    return runner.RunBlock(body, x, parameters_);
   }
 
  private:
+  at::Tensor Run(const at::Tensor& x, const Rotary& rotary, const BlockRunner& runner) const {
+    const at::Tensor h = x + attention_->Forward(norm1_->Forward(x), rotary);
+    const auto mlp = [this](const at::Tensor& y) { return mlp_->Forward(norm2_->Forward(y)); };
+    return h + runner.RunMlp(mlp, h, mlp_parameters_);
+  }
+
   std::shared_ptr<LlamaAttention> attention_;
   std::shared_ptr<LlamaMlp> mlp_;
   std::shared_ptr<RmsNorm> norm1_, norm2_;
+  std::vector<at::Tensor> parameters_, mlp_parameters_;
 };
 
 // What the names call "model": everything but the head.
@@ -119,9 +132,9 @@ class LlamaTrunk : public torch::nn::Module {
     register_module("layers", list);
     norm_ = register_module("norm", std::make_shared<RmsNorm>(c.width, c.rms_eps));
   }
-  at::Tensor Forward(const at::Tensor& ids) const {
+  at::Tensor Forward(const at::Tensor& ids, const BlockRunner& runner) const {
     at::Tensor h = embed->Forward(ids);
-    for (const auto& layer : layers_) h = layer->Forward(h, rotary_);
+    for (const auto& layer : layers_) h = layer->Forward(h, rotary_, runner);
     return norm_->Forward(h);
   }
 
@@ -135,7 +148,9 @@ class LlamaTrunk : public torch::nn::Module {
 
 class Llama : public LanguageModel {
  public:
-  Llama(const LlamaConfig& c, const ModelInput& input, uint64_t seed) {
+  Llama(const LlamaConfig& c, const ModelInput& input, uint64_t seed,
+        std::shared_ptr<const BlockRunner> runner)
+      : LanguageModel(std::move(runner)) {
     trunk_ = register_module("model", std::make_shared<LlamaTrunk>(c, input));
     if (!c.tie)
       head_ = register_module("lm_head", std::make_shared<Linear>(c.width, input.vocab, false));
@@ -144,7 +159,7 @@ class Llama : public LanguageModel {
     }
   }
 
-  at::Tensor Hidden(const at::Tensor& ids) override { return trunk_->Forward(ids); }
+  at::Tensor Hidden(const at::Tensor& ids) override { return trunk_->Forward(ids, *runner_); }
   const at::Tensor& HeadWeight() const override {
     return head_ ? head_->weight : trunk_->embed->weight;
   }
@@ -161,14 +176,15 @@ class Llama : public LanguageModel {
 bool TakesTokens(InputKind kind) { return kind == InputKind::kTokens; }
 
 StatusOr<std::shared_ptr<Model>> Create(const LlamaConfig& config, const ModelInput& input,
-                                        uint64_t seed) {
-  return CreateLlama(config, input, seed);
+                                        uint64_t seed, const MemoryConfig& memory) {
+  return CreateLlama(config, input, seed, memory);
 }
 
 }  // namespace
 
 StatusOr<std::shared_ptr<LanguageModel>> CreateLlama(const LlamaConfig& config,
-                                                     const ModelInput& input, uint64_t seed) {
+                                                     const ModelInput& input, uint64_t seed,
+                                                     const MemoryConfig& memory) {
   LlamaConfig c = config;
   if (c.kv_heads == 0) c.kv_heads = c.heads;
   if (c.hidden == 0) c.hidden = (7 * c.width + 1) / 2;
@@ -181,7 +197,22 @@ StatusOr<std::shared_ptr<LanguageModel>> CreateLlama(const LlamaConfig& config,
     return ConfigError("model.heads = " + std::to_string(c.heads) +
                        " is not a multiple of model.kv_heads = " + std::to_string(c.kv_heads));
   }
-  return std::shared_ptr<LanguageModel>(std::make_shared<Llama>(c, input, seed));
+  const int64_t matrices =
+      c.width * (2 * c.width + 2 * c.kv_heads * (c.width / c.heads) + 3 * c.hidden);
+  TW_ASSIGN_OR_RETURN(auto runner, BlockRunner::Create(memory, {.layers = c.layers,
+                                                                .width = c.width,
+                                                                .heads = c.heads,
+                                                                .hidden = c.hidden,
+                                                                .vocab = input.vocab,
+                                                                .norm_kept = 2,
+                                                                .attention_readers = 3,
+                                                                .mlp_readers = 2,
+                                                                .mlp_matrices = 3,
+                                                                .mlp_kept = 4,
+                                                                .mlp_temporaries = 2,
+                                                                .matrix_numel = matrices,
+                                                                .tied = c.tie}));
+  return std::shared_ptr<LanguageModel>(std::make_shared<Llama>(c, input, seed, std::move(runner)));
 }
 
 namespace {

@@ -45,6 +45,7 @@ struct LlamaConfig {
 // Initial weights: matrices N(0, 0.02), norms 1. ConfigError when the sizes do not divide each
 // other.
 StatusOr<std::shared_ptr<LanguageModel>> CreateLlama(const LlamaConfig& config,
-                                                     const ModelInput& input, uint64_t seed);
+                                                     const ModelInput& input, uint64_t seed,
+                                                     const MemoryConfig& memory = {});
 
 }  // namespace tw

@@ -12,11 +12,15 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "core/api/activations.h"
 #include "core/base/registry.h"
 
 namespace tw {
+
+class BlockRunner;
 
 class Model : public torch::nn::Module {
  public:
@@ -24,12 +28,23 @@ class Model : public torch::nn::Module {
   // classes].
   virtual at::Tensor Forward(const at::Tensor& input) = 0;
 
+  // Mean cross entropy of the scores in nats, fp32 []; labels int64, of the shape of the scores
+  // without their last dimension, -100 where there is none.
+  virtual at::Tensor Loss(const at::Tensor& input, const at::Tensor& labels);
+
+  // Of Loss and its backward on such a batch; nothing where the model has no formula.
+  virtual std::optional<ActivationEstimate> EstimateActivations(int64_t /*batch*/,
+                                                                int64_t /*tokens*/,
+                                                                bool /*bf16*/) const {
+    return std::nullopt;
+  }
+
   // Names another program may store for a tensor this model registers once, e.g. head.weight ->
   // tok.weight.
   virtual std::map<std::string, std::string> TiedNames() const { return {}; }
 };
 
-// Separates the trunk from the head, so that a loss can be taken over pieces of the sequence.
+// Separates the trunk from the head, so that head and loss can run in pieces of the sequence.
 class LanguageModel : public Model {
  public:
   // Token ids int64 [B, T] -> what the head multiplies, [B, T, width]. T at most the context the
@@ -40,6 +55,13 @@ class LanguageModel : public Model {
   at::Tensor Forward(const at::Tensor& ids) override {
     return at::linear(Hidden(ids), HeadWeight());
   }
+  at::Tensor Loss(const at::Tensor& ids, const at::Tensor& labels) override;
+  std::optional<ActivationEstimate> EstimateActivations(int64_t batch, int64_t tokens,
+                                                        bool bf16) const override;
+
+ protected:
+  explicit LanguageModel(std::shared_ptr<const BlockRunner> runner) : runner_(std::move(runner)) {}
+  const std::shared_ptr<const BlockRunner> runner_;
 };
 
 enum class InputKind { kTokens, kImage, kRows };
@@ -64,28 +86,42 @@ class ModelFactory {
   virtual bool Takes(InputKind kind) const = 0;
   // Weights are a pure function of the configuration and `seed`. ConfigError for sizes that do not
   // fit together. REQUIRES: Takes(input.kind).
-  virtual StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed) const = 0;
+  // What `memory` asks for and models of this kind do not have is a ConfigError too.
+  virtual StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed,
+                                                  const MemoryConfig& memory) const = 0;
 };
 
-// Registers under `name` the factory that keeps a Config and calls create(config, input, seed).
+// A ConfigError that names the first key of `memory` that is not at its default.
+Status RefuseMemory(const MemoryConfig& memory);
+
+// Registers under `name` the factory that keeps a Config and calls create(config, input, seed,
+// memory), or create(config, input, seed) for a model that has no use for [memory] and refuses it.
 template <class Config>
 class ModelFactoryOf : public ModelFactory {
  public:
   using CreateFn = StatusOr<std::shared_ptr<Model>> (*)(const Config&, const ModelInput&,
-                                                        uint64_t seed);
+                                                        uint64_t seed, const MemoryConfig&);
+  using PlainCreateFn = StatusOr<std::shared_ptr<Model>> (*)(const Config&, const ModelInput&,
+                                                             uint64_t seed);
   using TakesFn = bool (*)(InputKind);
 
   ModelFactoryOf(const Config& config, TakesFn takes, CreateFn create)
       : config_(config), takes_(takes), create_(create) {}
+  ModelFactoryOf(const Config& config, TakesFn takes, PlainCreateFn create)
+      : config_(config), takes_(takes), create_plain_(create) {}
   bool Takes(InputKind kind) const override { return takes_(kind); }
-  StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed) const override {
-    return create_(config_, input, seed);
+  StatusOr<std::shared_ptr<Model>> Create(const ModelInput& input, uint64_t seed,
+                                          const MemoryConfig& memory) const override {
+    if (create_) return create_(config_, input, seed, memory);
+    TW_RETURN_IF_ERROR(RefuseMemory(memory));
+    return create_plain_(config_, input, seed);
   }
 
  private:
   Config config_;
   TakesFn takes_;
-  CreateFn create_;
+  CreateFn create_ = nullptr;
+  PlainCreateFn create_plain_ = nullptr;
 };
 
 }  // namespace tw

@@ -124,7 +124,7 @@ TEST(LmTask, EvaluatesEveryWholeWindowOnce) {
   EXPECT_FALSE(result->accuracy.has_value());
   // The same by hand, one window at a time.
   const auto factory = Registry<ModelFactory>::Get().Make(options.model, "gpt");
-  const auto model = *(*factory)->Create({.vocab = 256, .context = 16}, 1);
+  const auto model = *(*factory)->Create({.vocab = 256, .context = 16}, 1, {});
   const torch::NoGradGuard no_grad;
   double sum = 0;
   for (int window = 0; window < 6; ++window) {

@@ -17,7 +17,7 @@ std::shared_ptr<Model> Make(const std::string& name, const ModelInput& input, ui
   auto factory = Registry<ModelFactory>::Get().Make(section, name);
   TW_CHECK_OK(factory);
   TW_CHECK((*factory)->Takes(input.kind));
-  auto model = (*factory)->Create(input, seed);
+  auto model = (*factory)->Create(input, seed, {});
   TW_CHECK_OK(model);
   return *model;
 }
@@ -80,7 +80,7 @@ TEST(Classifiers, ActivationsKeepTheirScaleThroughTheMlp) {
   section.Set("layers", int64_t{10});
   auto factory = Registry<ModelFactory>::Get().Make(section, "mlp");
   TW_CHECK_OK(factory);
-  const auto model = *(*factory)->Create(kDigits, 1);
+  const auto model = *(*factory)->Create(kDigits, 1, {});
   const double scale =
       model->Forward(torch::ones({1, 784})).norm().item<double>() / std::sqrt(10.0);
   EXPECT_GT(scale, 0.2);

@@ -124,7 +124,7 @@ TEST(Gpt, IsMadeByName) {
   ASSERT_TRUE(factory.ok()) << factory.status();
   EXPECT_TRUE((*factory)->Takes(InputKind::kTokens));
   EXPECT_FALSE((*factory)->Takes(InputKind::kImage));
-  EXPECT_TRUE((*factory)->Create({}, 1).ok());
+  EXPECT_TRUE((*factory)->Create({}, 1, {}).ok());
 }
 
 }  // namespace

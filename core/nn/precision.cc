@@ -1,0 +1,29 @@
+#include "core/nn/precision.h"
+
+#include <ATen/autocast_mode.h>
+
+namespace tw {
+
+PrecisionScope::PrecisionScope(bool bf16) : bf16_(bf16) {
+  if (!bf16_) return;
+  enabled_before_ = at::autocast::is_autocast_enabled(at::kCPU);
+  dtype_before_ = at::autocast::get_autocast_dtype(at::kCPU);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  at::autocast::increment_nesting();
+}
+
+PrecisionScope::~PrecisionScope() {
+  if (!bf16_) return;
+  // The cache holds bf16 copies of the weights, which the optimizer is about to change.
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, enabled_before_);
+  at::autocast::set_autocast_dtype(at::kCPU, dtype_before_);
+}
+
+bool InBf16Scope() {
+  return at::autocast::is_autocast_enabled(at::kCPU) &&
+         at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
+}
+
+}  // namespace tw
