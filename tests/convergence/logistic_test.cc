@@ -15,6 +15,8 @@ TensorView ViewOf(std::vector<double>& v) {
   return {v.data(), DType::kF64, static_cast<int64_t>(v.size())};
 }
 
+using Clients = std::vector<std::vector<int64_t>>;
+
 std::vector<double> Gradient(Problem& problem, std::vector<double> x, const GradientCall& call,
                              double* loss = nullptr) {
   std::vector<double> out(x.size(), 7.0);
@@ -127,15 +129,17 @@ TEST(Logistic, RefusesThreeClassesAndAnEmptyClient) {
   ASSERT_TRUE(three.ok());
   EXPECT_EQ(ExitCode(LogisticProblem::Create(*three, ShardOptions{}, {}).status()), 2);
   const SparseRows rows = GaussianRows(1, 4, 2, 0);
-  EXPECT_EQ(ExitCode(LogisticProblem::Create(rows, {{0, 1}, {}}, {}).status()), 2);
-  EXPECT_EQ(ExitCode(LogisticProblem::Create(rows, {{0, 1}}, {})->get()->Minimize({}).status()), 2);
+  EXPECT_EQ(ExitCode(LogisticProblem::Create(rows, Clients{{0, 1}, {}}, {}).status()), 2);
+  EXPECT_EQ(
+      ExitCode(LogisticProblem::Create(rows, Clients{{0, 1}}, {})->get()->Minimize({}).status()),
+      2);
 }
 
 // Rows e_j scaled: the largest curvature is known.
 TEST(Logistic, SmoothnessIsTheLargestCurvature) {
   const auto rows = ParseLibsvm("+1 1:4\n-1 2:2\n+1 3:1\n-1 2:2\n", "f");
   ASSERT_TRUE(rows.ok());
-  const auto problem = LogisticProblem::Create(*rows, {{0, 1}, {2, 3}}, {.l2 = 0.5});
+  const auto problem = LogisticProblem::Create(*rows, Clients{{0, 1}, {2, 3}}, {.l2 = 0.5});
   ASSERT_TRUE(problem.ok());
   EXPECT_NEAR((*problem)->Smoothness(), 16.0 / 4 / 4 + 0.5, 1e-6);
   EXPECT_NEAR((*problem)->Smoothness(0), 16.0 / 2 / 4 + 0.5, 1e-6);
