@@ -142,9 +142,19 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
                       Registry<FeedbackPolicy>::Get().Make(config.section("feedback"), "none"));
   TW_ASSIGN_OR_RETURN(a->no_feedback,
                       Registry<FeedbackPolicy>::Get().Make(ConfigSection{}, "none"));
+  TW_ASSIGN_OR_RETURN(a->strategy,
+                      Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
+  const bool exact_mean = a->strategy->exact_mean();
+  if (exact_mean && a->feedback->traits().exact_mean) {
+    return ConfigError("strategy.name = \"" + s.strategy +
+                       "\" adds up what was sent, and feedback.name = \"" + s.feedback +
+                       "\" returns another estimate than its mean: use none or ef14");
+  }
   PlanOptions plan;
   plan.world_size = world_size;
   for (Merge merge : merges) {
+    // Gathered bodies are decoded one by one: their mean is exact whatever the codec.
+    if (exact_mean && merge != Merge::kGather) continue;
     if (const Exchange* exchange = FindExchange(merge)) plan.exchanges.push_back(exchange);
   }
   TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
@@ -172,8 +182,6 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
       a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
   TW_ASSIGN_OR_RETURN(a->schedule,
                       Registry<Schedule>::Get().Make(config.section("schedule"), s.schedule));
-  TW_ASSIGN_OR_RETURN(a->strategy,
-                      Registry<Strategy>::Get().Make(config.section("strategy"), s.strategy));
   return plan;
 }
 
@@ -216,9 +224,12 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());
   TW_RETURN_IF_ERROR(TreatMoments(loaded, a.get()));
   for (const ParameterPlan& p : a->plan->parameters()) {
-    for (const std::string& w : p.route.policy->Warnings(p.spec, *p.route.codec)) {
-      if (std::find(a->warnings.begin(), a->warnings.end(), w) == a->warnings.end()) {
-        a->warnings.push_back(w);
+    for (const auto& lines : {p.route.policy->Warnings(p.spec, *p.route.codec),
+                              a->strategy->Warnings(p.spec, *p.route.codec)}) {
+      for (const std::string& w : lines) {
+        if (std::find(a->warnings.begin(), a->warnings.end(), w) == a->warnings.end()) {
+          a->warnings.push_back(w);
+        }
       }
     }
   }

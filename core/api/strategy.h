@@ -151,6 +151,15 @@ class Strategy {
 
   // Checked before the first step.
   virtual Place place() const { return Place::kEverywhere; }
+  // It adds up messages on its own: the mean must be that of the decoded messages, to rounding.
+  // Then nothing is encoded again on the way, and feedback of the ef21 family, which returns
+  // another estimate, is refused.
+  virtual bool exact_mean() const { return false; }
+  // What is doubtful about its constants with this compressor, a line each; asked once.
+  virtual std::vector<std::string> Warnings(const TensorSpec& spec,
+                                            const Compressor& compressor) const {
+    return {};
+  }
 
   // For estimates before a run: exchanges a step, and bytes of state for one parameter.
   virtual double ExchangesPerStep() const { return 1; }
