@@ -15,7 +15,7 @@ Quadratics::Quadratics(const QuadraticsOptions& options)
   solution_.assign(d, 0);
   for (size_t c = 0; c < n; ++c) {
     const double i = static_cast<double>(c + 1);
-    const double a = i / std::sqrt(static_cast<double>(n));
+    const double a = options.identity ? 1 : i / std::sqrt(static_cast<double>(n));
     const std::span<double> linear(linear_.data() + c * d, d);
     AddNormal(RngStream::Of(options.seed, RngPurpose::kProblem, 0, 0, static_cast<uint32_t>(c)),
               a * options.zeta / i, linear);
@@ -28,7 +28,11 @@ Quadratics::Quadratics(const QuadraticsOptions& options)
 
 void Quadratics::Start(std::span<double> x) {
   std::fill(x.begin(), x.end(), 0.0);
-  if (options_.random_start) AddNormal(RngStream::Of(1, RngPurpose::kProblem, 1, 0, 0), 1, x);
+  if (options_.start == QuadraticsStart::kZero) return;
+  if (options_.start == QuadraticsStart::kNearSolution) {
+    std::copy(solution_.begin(), solution_.end(), x.begin());
+  }
+  AddNormal(RngStream::Of(1, RngPurpose::kProblem, 1, 0, 0), 1, x);
 }
 
 StatusOr<double> Quadratics::Gradient(const GradientCall& call, std::span<const double> x,
@@ -52,6 +56,7 @@ Status Quadratics::Measure(std::span<const double> x, std::span<double> out) {
   double sum = 0;
   for (size_t k = 0; k < x.size(); ++k) sum += (x[k] - solution_[k]) * (x[k] - solution_[k]);
   out[0] = std::sqrt(sum);
+  out[1] = sum;
   return OkStatus();
 }
 
