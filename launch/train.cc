@@ -292,7 +292,6 @@ Status TrainRun::Go() {
   options.max_skipped = s.train.max_skipped;
   options.checkpoint_every = s.checkpoint.every;
   options.metrics_every = s.metrics.every;
-  options.seed = static_cast<uint64_t>(s.train.seed);
   Trainer trainer(parts, options);
   TW_RETURN_IF_ERROR(trainer.Run(first_step));
 

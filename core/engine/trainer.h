@@ -27,13 +27,12 @@ struct TrainerOptions {
   int64_t steps = 1000;
   int64_t accumulate = 1;
   double lr = 1e-3;
-  uint64_t seed = 1;                   // of coins that strategies throw
+  uint64_t seed = 1;                   // of strategies' coins and of rounding in optimizer states
   double grad_clip = 1.0;              // 0: off
   int64_t check_replicas_every = 100;  // 0: never
   int64_t max_skipped = 20;            // consecutive skips before giving up
   int64_t checkpoint_every = 0;        // 0: at the end only when > 0 would be due
   int64_t metrics_every = 1;
-  uint64_t seed = 1;  // of stochastic rounding in optimizer states
 };
 
 // All pointers outlive the trainer.
