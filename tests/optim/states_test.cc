@@ -139,7 +139,10 @@ TEST(States, StayCloseToFp32) {
       error += std::pow(static_cast<double>(coded.p[i]) - plain.p[i], 2);
       moved += std::pow(static_cast<double>(plain.p[i]) - start[i], 2);
     }
-    const double bound = codec == "fp32" ? 0 : codec == "bf16" ? 0.02 : codec == "int8" ? 0.1 : 0.5;
+    // The factored mean of squares of noise is its mean: the furthest from by element.
+    const std::map<std::string, double> bounds = {
+        {"fp32", 0}, {"bf16", 0.02}, {"int8", 0.1}, {"int4_factor", 0.7}};
+    const double bound = bounds.count(codec) ? bounds.at(codec) : 0.5;
     EXPECT_LE(std::sqrt(error / moved), bound);
   });
 }
@@ -205,7 +208,7 @@ TEST(States, HalfPrecisionParametersGoThroughTheSameCodecs) {
   ForEveryPair([&](const std::string& name, const std::string& codec) {
     Training t(name, codec, {73, 71});
     t.spec.dtype = DType::kBF16;
-    std::vector<uint16_t> p(t.p.size(), 0x3F80), g(t.p.size(), 0x3C00);
+    std::vector<uint16_t> p(t.p.size(), 0x3F80), g(t.p.size(), 0x3D00);
     const ParameterView view{&t.spec,
                              {p.data(), DType::kBF16, t.spec.numel()},
                              {g.data(), DType::kBF16, t.spec.numel()}};
@@ -219,21 +222,28 @@ TEST(States, HalfPrecisionParametersGoThroughTheSameCodecs) {
 }
 
 TEST(AdamMini, WithBlocksOfOneIsAdamWBitForBit) {
-  for (const std::string codec : {"fp32", "int4"}) {
-    Training mini("adam_mini", codec, {999, 1}, {{BlockKind::kRow}});  // fp32: small
-    Training adamw("adamw", codec, {999, 1});
+  for (const char* codec : {"fp32", "int4"}) {
     Training element("adam_mini", codec, {73, 71}, {{BlockKind::kElement}});
-    Training matrix("adamw", codec, {73, 71});
-    for (int i = 0; i < 4; ++i) {
-      const Floats g = Numbers(999, 50 + static_cast<uint32_t>(i));
-      mini.Step(g, 0.3f);
-      adamw.Step(g, 0.3f);
-    }
+    Training rows_of_one("adam_mini", codec, {5183, 1}), adamw("adamw", codec, {5183, 1});
     element.Steps(4);
-    matrix.Steps(4);
-    EXPECT_EQ(mini.p, adamw.p);
-    EXPECT_EQ(element.p, matrix.p);
+    rows_of_one.Steps(4);
+    adamw.Steps(4);
+    EXPECT_EQ(element.p, adamw.p);
+    EXPECT_EQ(rows_of_one.p, adamw.p);
   }
+}
+
+// A block whose squares are equal has their mean.
+TEST(AdamMini, WithEqualSquaresInABlockIsAdamWBitForBit) {
+  Training mini("adam_mini", "fp32", {63, 16}), adamw("adamw", "fp32", {63, 16});
+  for (uint32_t step = 0; step < 4; ++step) {
+    const Floats rows = Numbers(63, 50 + step);
+    Floats g(63 * 16);
+    for (size_t i = 0; i < g.size(); ++i) g[i] = (i * 5 + step) % 3 ? rows[i / 16] : -rows[i / 16];
+    mini.Step(g, 0.3f);
+    adamw.Step(g, 0.3f);
+  }
+  EXPECT_EQ(mini.p, adamw.p);
 }
 
 TEST(AdamMini, AConstantGradientMovesByTheLearningRate) {
@@ -241,7 +251,7 @@ TEST(AdamMini, AConstantGradientMovesByTheLearningRate) {
   Floats before = t.p;
   t.Step(Floats(128, 0.5f));
   for (size_t i = 0; i < t.p.size(); ++i) {
-    EXPECT_NEAR(t.p[i], before[i] * (1 - 1e-2f * 0.01f) - 1e-2f * 0.5f / (0.5f + 1e-8f), 1e-7);
+    EXPECT_NEAR(t.p[i], before[i] * (1 - 1e-2f * 0.01f) - 1e-2f * 0.5f / (0.5f + 1e-8f), 3e-7);
   }
   const StateSlot* v = t.state->Find("optimizer/w.weight/v");
   ASSERT_NE(v, nullptr);
