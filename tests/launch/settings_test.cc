@@ -81,6 +81,13 @@ TEST(Settings, ARuleNeedsMatchAndName) {
               HasSubstr("rnak"));
 }
 
+TEST(Settings, AnOptimizerRuleNeedsMatchAndState) {
+  EXPECT_THAT(ErrorOf("[[optimizer.rule]]\nmatch = \"*\"\n"), HasSubstr("state"));
+  EXPECT_THAT(ErrorOf("[[optimizer.rule]]\nstate = \"int4\"\n"), HasSubstr("match"));
+  EXPECT_THAT(ErrorOf("[[optimizer.rule]]\nmatch = \"*\"\nstate = \"int5\"\n"), HasSubstr("int4"));
+  EXPECT_THAT(ErrorOf("[optimizer]\nstate = \"in4\"\n"), HasSubstr("int4"));
+}
+
 TEST(Settings, AKeyOfAnotherVariantIsReportedAsIdle) {
   EXPECT_THAT(MustLoad({"compressor.name=sign", "compressor.ratio=0.1"}).idle,
               Contains(HasSubstr("compressor.ratio")));

@@ -223,9 +223,10 @@ TEST(EveryOptimizer, GivesTheSameBitsHoweverParametersAreSplit) {
       grad[static_cast<size_t>(i)] = static_cast<float>(std::cos(0.3 * static_cast<double>(i)));
     }
     std::vector<float> parts = whole;
-    const TensorSpec all{.id = 0, .name = "all", .shape = {n}};
-    const TensorSpec a{.id = 0, .name = "a", .shape = {cut}};
-    const TensorSpec b{.id = 1, .name = "b", .shape = {n - cut}};
+    // Biases: by element for optimizers that keep one number a block, too.
+    const TensorSpec all{.id = 0, .name = "all.bias", .shape = {n}};
+    const TensorSpec a{.id = 0, .name = "a.bias", .shape = {cut}};
+    const TensorSpec b{.id = 1, .name = "b.bias", .shape = {n - cut}};
     StateBag state_whole, state_parts;
     const std::span<float> p(parts), g(grad);
     const size_t c = static_cast<size_t>(cut);

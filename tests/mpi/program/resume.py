@@ -19,6 +19,8 @@ KINDS = {
     "lgreco": {"compressor__name": "powersgd", "compressor__rank": 2, "feedback__name": "ef14",
                "planner__name": "lgreco", "planner__every": 12, "planner__window": 4},
     "econtrol": {"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "econtrol"},
+    "int4_rank1": {"optimizer__state": "int4_rank1"},
+    "mini_bf16": {"optimizer__name": "adam_mini", "optimizer__state": "bf16"},
 }
 
 
@@ -73,6 +75,13 @@ class KillAndResume(harness.ProgramTest):
     @unittest.skipUnless(harness.SLOW, "label slow")
     def test_powersgd_ef14(self):
         self.check("powersgd")
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_adam_mini_with_bf16_states(self):
+        self.check("mini_bf16")
+
+    def test_int4_states(self):
+        self.check("int4_rank1")
 
     def test_econtrol(self):
         self.check("econtrol")
