@@ -19,8 +19,8 @@ BucketWork Bucket(double encode_ms, double wire_ms, double decode_ms) {
 }
 
 TEST(PredictStep, OneRankWaitsForItsOwnEncoding) {
-  const BucketWork bucket{100, {{5}}};
-  const auto p = PredictStep({{bucket}}, kArithmetic, Link(), 1, 2, true);
+  const std::vector<BucketWork> bucket = {{100, {LaneStage{5}}}};
+  const auto p = PredictStep(bucket, kArithmetic, Link(), 1, 2, true);
   EXPECT_DOUBLE_EQ(p.exposed_ms, 5);
   EXPECT_DOUBLE_EQ(p.step_ms, 38);
   EXPECT_EQ(p.sent_bytes, 0);
@@ -77,15 +77,17 @@ TEST(ClusterWords, AreTakenOutAndRead) {
 }
 
 TEST(ClusterWords, WhatIsNotAllowedIsNamed) {
-  for (const std::vector<std::string>& bad : {std::vector<std::string>{"ranks=0"},
-                                              {"ranks=x"},
-                                              {"ranks="},
-                                              {"rate=fast"},
-                                              {"rate=1gbit", "latency=20"},
-                                              {"rate=1gbit", "latency=-1us"},
-                                              {"latency=20us"},
-                                              {"run=runs/x"}}) {
-    std::vector<std::string> words = bad;
+  using Words = std::vector<std::string>;
+  const std::vector<Words> refused = {Words{"ranks=0"},
+                                      Words{"ranks=x"},
+                                      Words{"ranks="},
+                                      Words{"rate=fast"},
+                                      Words{"rate=1gbit", "latency=20"},
+                                      Words{"rate=1gbit", "latency=-1us"},
+                                      Words{"latency=20us"},
+                                      Words{"run=runs/x"}};
+  for (const Words& bad : refused) {
+    Words words = bad;
     const auto taken = TakeClusterWords(&words, 1);
     ASSERT_FALSE(taken.ok()) << bad[0];
     EXPECT_EQ(ExitCode(taken.status()), 2) << bad[0];

@@ -54,9 +54,9 @@ TEST(TraceJson, EventsCarryRowStepBucketAndMicroseconds) {
   for (const auto& event : file["traceEvents"]) {
     EXPECT_EQ(event["pid"], 3);
     if (event["ph"] == "X") {
-      EXPECT_TRUE(spans.emplace(event["name"], event).second) << event;
+      EXPECT_TRUE(spans.emplace(event["name"].get<std::string>(), event).second) << event;
     } else if (event["name"] == "thread_name") {
-      rows[event["tid"]] = event["args"]["name"];
+      rows[event["tid"].get<int>()] = event["args"]["name"].get<std::string>();
     }
   }
   ASSERT_EQ(spans.size(), 4u);  // nothing of step 4
@@ -65,10 +65,11 @@ TEST(TraceJson, EventsCarryRowStepBucketAndMicroseconds) {
   EXPECT_EQ(spans["wire"]["ts"], 5.002e6);
   EXPECT_EQ(spans["wire"]["args"]["bucket"], 2);
   EXPECT_EQ(spans["wire"]["args"]["step"], 5);
-  EXPECT_EQ(rows[spans["step"]["tid"]], "main");
-  EXPECT_EQ(rows[spans["forward"]["tid"]], "main");
-  EXPECT_EQ(rows[spans["encode"]["tid"]], "lane");
-  EXPECT_EQ(rows[spans["wire"]["tid"]], "wire, bucket 2");
+  const auto row = [&](const char* name) { return rows[spans[name]["tid"].get<int>()]; };
+  EXPECT_EQ(row("step"), "main");
+  EXPECT_EQ(row("forward"), "main");
+  EXPECT_EQ(row("encode"), "lane");
+  EXPECT_EQ(row("wire"), "wire, bucket 2");
   EXPECT_EQ(file["otherData"]["dropped_spans"], 0);
 }
 

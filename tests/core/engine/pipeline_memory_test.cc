@@ -130,7 +130,9 @@ TEST(PipelineMemory, BuffersAreTwoBucketsAndThePayloads) {
       const int64_t in_flight = setup.compressor == "none" ? 0 : payload * (n + 1);
       EXPECT_LE(heap.scratch_bytes, kInFlight * (kCap + in_flight + 64 * 1024))
           << setup.compressor << " at " << n << " ranks, payload of a bucket " << payload;
-      EXPECT_GT(heap.payload_bytes, 0);
+      if (n > 1) {  // one rank sends nothing dense
+        EXPECT_GT(heap.payload_bytes, 0);
+      }
     }
   }
 }
