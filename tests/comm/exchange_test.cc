@@ -319,6 +319,39 @@ TEST(GatherExchange, FlippedBitIsDataLossNamingRankAndParameter) {
   EXPECT_THAT(flip(1, 16), HasSubstr("from rank 1, parameter w0: frame: checksum mismatch"));
 }
 
+// A third in fp32 is off by 2^-25: the sum is formed first, and divided in fp64.
+TEST(GatherExchange, AnFp64MeanIsDividedInFp64) {
+  RunRanks(3, [](Communicator& comm) {
+    const NonzeroCodec codec;
+    const TensorSpec spec = TestSpec(2, {7}, DType::kF64);
+    std::vector<double> message(7), mean(7, 0.0), expected(7, 0.0);
+    for (int64_t i = 0; i < 7; ++i) {
+      const size_t at = static_cast<size_t>(i);
+      message[at] = TestValue(comm.rank(), 2, i);
+      for (int r = 0; r < 3; ++r) expected[at] += double{TestValue(r, 2, i)};
+      expected[at] /= 3;
+    }
+    Workspace scratch;
+    ExchangeTimes times;
+    const TensorView view{message.data(), DType::kF64, 7};
+    Segment segment{&codec,
+                    {.spec = &spec, .rank = comm.rank(), .world_size = 3, .scratch = &scratch},
+                    1,
+                    {},
+                    {mean.data(), DType::kF64, 7}};
+    std::vector<uint8_t> send(48 + static_cast<size_t>(codec.MaxEncodedBytes(spec, 0)));
+    Message m{view, {}, 1.0f};
+    const auto size = codec.EncodeAny(0, {}, m, segment.context, MutableByteSpan(send).subspan(48));
+    ASSERT_TRUE(size.ok()) << size.status();
+    segment.body = MutableByteSpan(send).subspan(48, static_cast<size_t>(*size));
+    ASSERT_TRUE(FindExchange(Merge::kGather)
+                    ->Run({&segment, 1}, MutableByteSpan(send).first(48 + segment.body.size()), 0,
+                          true, {}, comm, scratch, &times)
+                    .ok());
+    EXPECT_EQ(mean, expected);
+  });
+}
+
 TEST(GatherExchange, BytesBehindTheLastFrameAreDataLoss) {
   RunRanks(1, [](Communicator& comm) {
     const RawCodec codec;
