@@ -1,11 +1,13 @@
 // SCALLION and SCAFCOM on logistic regression whose clients see few labels (Huang, Li, Li,
 // "Stochastic controlled averaging ...", ICLR 2024, arXiv 2308.08165), where exact solutions are
 // near enough to show what client drift and compression leave over.
-//   40 clients of 100 rows sorted by label, x ~ N(0, I_60), labels with noise 0.5, l2 = 0.01
+//   40 clients of 100 rows sorted by label, x ~ N(0, I_60), labels turned by noise of 0.5 standard
+//   deviations of <x, w>, l2 = 0.01
 //   8 clients a round, 10 local steps of 0.05, batch 8 (or all rows), eta_g = 1, 600 rounds, x0 = 0
-// The steps are those of the design, the same for all methods and not tuned. Score: mean |grad f|
+// The steps are the same for all methods and not tuned. Score: mean |grad f|
 // over the last tenth of the rounds.
 
+#include "absl/strings/str_format.h"
 #include "core/data/random_rows.h"
 #include "examples/convergence/problems/logistic.h"
 #include "launch/lab/experiment.h"
@@ -83,6 +85,12 @@ class ScafcomLogistic : public Experiment {
       to_fedpaq.push_back(scallion[1] / fedpaq);
     }
     lab.Below("batch 8: SCAFCOM / Fed-EF", to_fed_ef, 0.5);
+    if (!lab.claims().back().pass) {
+      double sum = 0;
+      for (const double ratio : to_fed_ef) sum += ratio;
+      lab.DoesNotHoldHere(absl::StrFormat("the mean over seeds is %.3f, the worst seed above 0.5",
+                                          sum / static_cast<double>(to_fed_ef.size())));
+    }
     lab.Below("batch 8: SCAFCOM / SCAFFOLD", to_scaffold, 1.2);
     lab.Below("batch 8: SCALLION, alpha 0.1 / alpha 1", to_undamped, 0.7);
     lab.Below("batch 8: SCALLION, alpha 0.1 / FedPAQ", to_fedpaq, 1);
