@@ -10,7 +10,8 @@
 // judged on the test pictures: score = mean of the last 5 evaluations, one every 10 rounds. A quick
 // run has no tuning (eta_l = 0.03, eta_g = 1), one seed and 40 rounds.
 // Uplink is compared with one dense vector and with the two that SCAFFOLD's paper sends.
-// Without Debian's dataset-fashion-mnist the pictures are synthetic, and the claims say so.
+// Without Debian's dataset-fashion-mnist the pictures are synthetic, and the claims say so;
+// images=FOLDER takes those of another folder.
 
 #include <algorithm>
 #include <cmath>
@@ -62,10 +63,10 @@ struct Pictures {
   std::string name;
 };
 
-StatusOr<Pictures> ReadPictures() {
+StatusOr<Pictures> ReadPictures(const std::string& given) {
   Pictures pictures;
-  pictures.name = "Fashion-MNIST";
-  if (!IsFolder(kFolder)) {
+  pictures.name = given.empty() ? "Fashion-MNIST" : given;
+  if (given.empty() && !IsFolder(kFolder)) {
     pictures.name = "synthetic pictures";
     pictures.train = SyntheticImages(1, 12000);
     pictures.test = SyntheticImages(1, 14000);  // the first 12000 are the same
@@ -75,8 +76,8 @@ StatusOr<Pictures> ReadPictures() {
     pictures.test.labels.erase(pictures.test.labels.begin(), pictures.test.labels.begin() + 12000);
     return pictures;
   }
-  TW_ASSIGN_OR_RETURN(IdxFolder folder, ReadIdxFolder(kFolder));
-  if (!folder.test) return DataError(std::string(kFolder) + " has no test pictures");
+  TW_ASSIGN_OR_RETURN(IdxFolder folder, ReadIdxFolder(given.empty() ? kFolder : given));
+  if (!folder.test) return DataError(pictures.name + " has no test pictures");
   pictures.train = std::move(folder.train);
   pictures.test = std::move(*folder.test);
   return pictures;
@@ -94,7 +95,7 @@ class ScafcomFashion : public Experiment {
   }
 
   Status Run(LabContext& lab) const override {
-    TW_ASSIGN_OR_RETURN(Pictures pictures, ReadPictures());
+    TW_ASSIGN_OR_RETURN(Pictures pictures, ReadPictures(lab.images()));
     const int64_t num_train = pictures.train.size();
     // Test pictures behind the training ones: positions name both.
     pictures.train.Append(pictures.test);

@@ -5,9 +5,11 @@
 //   deviations of <x, w>, l2 = 0.01
 //   8 clients a round, 10 local steps of 0.05, batch 8 (or all rows), eta_g = 1, 600 rounds, x0 = 0
 // The steps are the same for all methods and not tuned. Score: mean |grad f|
-// over the last tenth of the rounds.
+// over the last tenth of the rounds. rows=FILE (LIBSVM, two classes) takes the place of the drawn
+// rows; the thresholds are for those.
 
 #include "absl/strings/str_format.h"
+#include "core/data/libsvm.h"
 #include "core/data/random_rows.h"
 #include "examples/convergence/problems/logistic.h"
 #include "launch/lab/experiment.h"
@@ -44,11 +46,14 @@ class ScafcomLogistic : public Experiment {
  private:
   static StatusOr<double> Score(LabContext& lab, const std::string& label, const std::string& name,
                                 const Settings& more, int64_t batch, uint64_t seed) {
-    TW_ASSIGN_OR_RETURN(
-        const auto problem,
-        LogisticProblem::Create(GaussianRows(seed, 4000, 60, 0.5),
-                                ShardOptions{.kind = "by_label", .seed = seed, .world_size = 40},
-                                LogisticOptions{.l2 = 1e-2, .batch = batch}));
+    SparseRows rows = GaussianRows(seed, 4000, 60, 0.5);
+    if (!lab.rows().empty()) {
+      TW_ASSIGN_OR_RETURN(rows, ReadLibsvm(lab.rows()));
+    }
+    TW_ASSIGN_OR_RETURN(const auto problem,
+                        LogisticProblem::Create(
+                            rows, ShardOptions{.kind = "by_label", .seed = seed, .world_size = 40},
+                            LogisticOptions{.l2 = 1e-2, .batch = batch}));
     LabRun run{.label = label, .seed = seed, .problem = problem.get(), .rounds = 600};
     run.settings = Settings{"optimizer.lr=0.05", "strategy.name=" + name, "strategy.local_steps=10",
                             "strategy.participation=0.2"} +
