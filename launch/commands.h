@@ -18,7 +18,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
 // `kind` empty: every kind.
 Status RunList(const std::string& kind, bool json, std::ostream& out);
 
-// `verb` is list or run; `words` are names of experiments and out=, seeds=.
+// `verb` is list or run; `words` are names of experiments and out=, seeds=, images=, rows=.
 Status RunLab(const std::string& verb, const std::vector<std::string>& words, bool quick, bool json,
               std::ostream& out);
 

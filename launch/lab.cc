@@ -96,6 +96,10 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
       a.names.push_back(word);
     } else if (key == "out") {
       a.options.out = word.substr(equals + 1);
+    } else if (key == "images") {
+      a.options.images = word.substr(equals + 1);
+    } else if (key == "rows") {
+      a.options.rows = word.substr(equals + 1);
     } else if (key == "seeds") {
       if (!absl::SimpleAtoi(word.substr(equals + 1), &a.options.seeds) || a.options.seeds < 1 ||
           a.options.seeds > 1000) {
@@ -103,7 +107,7 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
       }
     } else {
       return ConfigError("lab: " + word + ": there is no such key" +
-                         KnownWords(key, {"out", "seeds"}));
+                         KnownWords(key, {"images", "out", "rows", "seeds"}));
     }
   }
   if (a.names == std::vector<std::string>{"all"}) a.names = Registry<Experiment>::Get().names();

@@ -150,7 +150,8 @@ int ProgramMain(int argc, char** argv) {
   lab->footer(kLabExamples);
   bool quick = false;
   lab->add_option("VERB", word, "list or run")->required();
-  lab->add_option("NAME key=value", arguments, "experiments, or all; seeds=N, out=FOLDER");
+  lab->add_option("NAME key=value", arguments,
+                  "experiments, or all; seeds=N, out=FOLDER, images=FOLDER, rows=FILE");
   lab->add_flag("--quick", quick, "one seed");
   lab->add_flag("--json", json, "one JSON object a line on stdout");
 

@@ -39,6 +39,8 @@ void EndRow(double score, double noise, SparseRows* rows) {
 SparseRows GaussianRows(uint64_t seed, int64_t count, int64_t features, double noise) {
   SparseRows rows = NoRows(features);
   const std::vector<double> w = Normals(StreamOf(seed, 30, 0), static_cast<size_t>(features));
+  double squares = 0;
+  for (const double v : w) squares += v * v;
   for (int64_t i = 0; i < count; ++i) {
     const std::vector<double> x = Normals(StreamOf(seed, 31, i), w.size() + 1);  // noise last
     double score = 0;
@@ -47,7 +49,7 @@ SparseRows GaussianRows(uint64_t seed, int64_t count, int64_t features, double n
       rows.values.push_back(static_cast<float>(x[f]));
       score += w[f] * x[f];
     }
-    EndRow(score, noise * x.back(), &rows);
+    EndRow(score, noise * std::sqrt(squares) * x.back(), &rows);
   }
   return rows;
 }

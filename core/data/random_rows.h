@@ -8,7 +8,8 @@
 
 namespace tw {
 
-// Dense: x ~ N(0, I), w ~ N(0, I), label sign(<x, w> + noise * N(0, 1)).
+// Dense: x ~ N(0, I), w ~ N(0, I), label sign(<x, w> + noise * |w| * N(0, 1)): the noise is in
+// standard deviations of <x, w>.
 SparseRows GaussianRows(uint64_t seed, int64_t count, int64_t features, double noise);
 
 // Sparse: at most `nonzeros` columns a row, all equally likely, values N(0, 1); labels as above

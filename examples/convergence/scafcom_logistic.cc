@@ -1,11 +1,15 @@
 // SCALLION and SCAFCOM on logistic regression whose clients see few labels (Huang, Li, Li,
 // "Stochastic controlled averaging ...", ICLR 2024, arXiv 2308.08165), where exact solutions are
 // near enough to show what client drift and compression leave over.
-//   40 clients of 100 rows sorted by label, x ~ N(0, I_60), labels with noise 0.5, l2 = 0.01
+//   40 clients of 100 rows sorted by label, x ~ N(0, I_60), labels turned by noise of 0.5 standard
+//   deviations of <x, w>, l2 = 0.01
 //   8 clients a round, 10 local steps of 0.05, batch 8 (or all rows), eta_g = 1, 600 rounds, x0 = 0
-// The steps are those of the design, the same for all methods and not tuned. Score: mean |grad f|
-// over the last tenth of the rounds.
+// The steps are the same for all methods and not tuned. Score: mean |grad f|
+// over the last tenth of the rounds. rows=FILE (LIBSVM, two classes) takes the place of the drawn
+// rows; the thresholds are for those.
 
+#include "absl/strings/str_format.h"
+#include "core/data/libsvm.h"
 #include "core/data/random_rows.h"
 #include "examples/convergence/problems/logistic.h"
 #include "launch/lab/experiment.h"
@@ -42,11 +46,14 @@ class ScafcomLogistic : public Experiment {
  private:
   static StatusOr<double> Score(LabContext& lab, const std::string& label, const std::string& name,
                                 const Settings& more, int64_t batch, uint64_t seed) {
-    TW_ASSIGN_OR_RETURN(
-        const auto problem,
-        LogisticProblem::Create(GaussianRows(seed, 4000, 60, 0.5),
-                                ShardOptions{.kind = "by_label", .seed = seed, .world_size = 40},
-                                LogisticOptions{.l2 = 1e-2, .batch = batch}));
+    SparseRows rows = GaussianRows(seed, 4000, 60, 0.5);
+    if (!lab.rows().empty()) {
+      TW_ASSIGN_OR_RETURN(rows, ReadLibsvm(lab.rows()));
+    }
+    TW_ASSIGN_OR_RETURN(const auto problem,
+                        LogisticProblem::Create(
+                            rows, ShardOptions{.kind = "by_label", .seed = seed, .world_size = 40},
+                            LogisticOptions{.l2 = 1e-2, .batch = batch}));
     LabRun run{.label = label, .seed = seed, .problem = problem.get(), .rounds = 600};
     run.settings = Settings{"optimizer.lr=0.05", "strategy.name=" + name, "strategy.local_steps=10",
                             "strategy.participation=0.2"} +
@@ -83,6 +90,12 @@ class ScafcomLogistic : public Experiment {
       to_fedpaq.push_back(scallion[1] / fedpaq);
     }
     lab.Below("batch 8: SCAFCOM / Fed-EF", to_fed_ef, 0.5);
+    if (!lab.claims().back().pass) {
+      double sum = 0;
+      for (const double ratio : to_fed_ef) sum += ratio;
+      lab.DoesNotHoldHere(absl::StrFormat("the mean over seeds is %.3f, the worst seed above 0.5",
+                                          sum / static_cast<double>(to_fed_ef.size())));
+    }
     lab.Below("batch 8: SCAFCOM / SCAFFOLD", to_scaffold, 1.2);
     lab.Below("batch 8: SCALLION, alpha 0.1 / alpha 1", to_undamped, 0.7);
     lab.Below("batch 8: SCALLION, alpha 0.1 / FedPAQ", to_fedpaq, 1);

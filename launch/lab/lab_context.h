@@ -62,6 +62,8 @@ struct LabOptions {
   bool quick = false;
   int seeds = 3;  // 1 where quick
   std::string out = "runs/lab";
+  std::string images;  // folder with MNIST's four IDX files; empty: Debian's Fashion-MNIST
+  std::string rows;    // LIBSVM file of two classes; empty: what the experiment draws
 };
 
 class LabContext {
@@ -72,6 +74,9 @@ class LabContext {
   bool quick() const { return options_.quick; }
   // `at_least` for rows that need more seeds; quick runs have one.
   std::vector<uint64_t> seeds(int at_least = 1) const;
+  // Data of the user's in place of the experiments' own; empty where none is given.
+  const std::string& images() const { return options_.images; }
+  const std::string& rows() const { return options_.rows; }
   // The communicator of a claim that needs one; see Fleet.
   Communicator& comm() const { return *comm_; }
 

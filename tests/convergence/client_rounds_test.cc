@@ -202,7 +202,9 @@ TEST(ClientRounds, ControlIsTheMeanOfTheClientsWhoeverDropsOut) {
                          std::string("strategy.participation=") + participation};
         if (std::string(codec) == "topk") keys.push_back("compressor.ratio=0.1");
         const End end = EndOf(problem, With(name, keys), 100);
-        EXPECT_LT(end.control_error, 1e-13) << codec << " " << name;
+        // Codecs but none decode times 1/n in fp32.
+        EXPECT_LT(end.control_error, std::string(codec) == "none" ? 1e-13 : 1e-8)
+            << codec << " " << name;
         for (const double x : end.x) EXPECT_TRUE(std::isfinite(x));
         const int64_t sent = end.traffic.messages, asked = participation[0] == '1' ? 800 : 300;
         EXPECT_LT(sent, asked);  // somebody was dropped

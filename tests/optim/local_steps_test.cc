@@ -427,5 +427,60 @@ TEST(LocalSteps, RefusesZeroLocalSteps) {
   }
 }
 
+// The federated strategies with one client a rank; what they do to many is tested in the lab.
+RunSetup Rounds(const std::string& strategy, int64_t local_steps, int ranks) {
+  RunSetup setup;
+  setup.strategy = strategy;
+  setup.strategy_keys = {{"local_steps", local_steps}};
+  setup.ranks = ranks;
+  return setup;
+}
+
+TEST(ClientRounds, TrainAModelWithOneClientARank) {
+  for (const char* name : {"fedavg", "scaffold", "scallion", "scafcom"}) {
+    for (const int ranks : {1, 2, 3}) {
+      RunSetup setup = Rounds(name, 3, ranks);
+      setup.options.steps = 40;
+      setup.compressor = "topk";
+      setup.compressor_keys = {{"ratio", 0.25}};
+      const Result result = Train(setup);
+      ASSERT_TRUE(result.status.ok()) << name << " " << result.status;
+      EXPECT_LT(result.sink.records.back().loss, 0.5 * result.sink.records[0].loss) << name;
+      if (ranks > 1 || std::string(name) == "fedavg") continue;
+      EXPECT_EQ(result.state.at("strategy/weight/c"), result.state.at("strategy/weight/c_i"));
+    }
+  }
+}
+
+TEST(ClientRounds, OneLocalStepOfFedAvgIsSyncInTrain) {
+  for (const int ranks : {1, 2, 3}) {
+    RunSetup sync = Rounds("fedavg", 1, ranks);
+    sync.strategy = "sync";
+    sync.strategy_keys = {};
+    EXPECT_EQ(Train(Rounds("fedavg", 1, ranks)).hashes, Train(sync).hashes) << ranks;
+  }
+}
+
+TEST(ClientRounds, ARoundThatIsNotFiniteLeavesNoTraceOnAnyRank) {
+  for (const int rank : {0, 1}) {
+    RunSetup good = Rounds("scafcom", 3, 2), bad = good;
+    good.options.steps = 5;
+    bad.options.steps = 6;
+    bad.bad_rank = rank;
+    bad.bad_at = 5;
+    const Result a = Train(good), b = Train(bad);
+    ASSERT_TRUE(b.status.ok()) << b.status;
+    EXPECT_EQ(a.hashes, b.hashes);
+    EXPECT_EQ(a.state, b.state);
+    EXPECT_TRUE(b.sink.records[5].skipped);
+  }
+}
+
+TEST(ClientRounds, SamplingOfRanksIsRefusedInTrain) {
+  RunSetup setup = Rounds("scaffold", 2, 2);
+  setup.strategy_keys.push_back({"participation", 0.5});
+  EXPECT_EQ(ExitCode(Train(setup).status), 2);
+}
+
 }  // namespace
 }  // namespace tw

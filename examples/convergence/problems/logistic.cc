@@ -126,6 +126,17 @@ double LogisticProblem::Regularise(std::span<const double> x, std::span<double> 
   return value;
 }
 
+// R. W. Floyd's sample without replacement (CACM 30, 1987): all sets are equally likely.
+void LogisticProblem::DrawBatch(const RngStream& rng, size_t rows) {
+  const size_t count = std::min(static_cast<size_t>(options_.batch), rows);
+  drawn_.clear();
+  for (size_t last = rows - count; last < rows; ++last) {
+    const size_t drawn = rng.Below(drawn_.size(), last + 1);
+    const bool taken = std::find(drawn_.begin(), drawn_.end(), drawn) != drawn_.end();
+    drawn_.push_back(taken ? last : drawn);
+  }
+}
+
 StatusOr<double> LogisticProblem::Gradient(const GradientCall& call, std::span<const double> x,
                                            std::span<double> out) {
   const double regulariser = Regularise(x, out);
@@ -135,12 +146,9 @@ StatusOr<double> LogisticProblem::Gradient(const GradientCall& call, std::span<c
     for (size_t r = rows.begin; r < rows.end; ++r) loss += AddLoss(r, rows.weight(), x, out);
     return regulariser + loss * rows.weight();
   }
-  const RngStream rng = call.noise();
-  const double weight = 1.0 / static_cast<double>(options_.batch);
-  for (int64_t i = 0; i < options_.batch; ++i) {
-    const uint64_t drawn = rng.Below(static_cast<uint64_t>(i), rows.end - rows.begin);
-    loss += AddLoss(rows.begin + static_cast<size_t>(drawn), weight, x, out);
-  }
+  DrawBatch(call.noise(), rows.end - rows.begin);
+  const double weight = 1.0 / static_cast<double>(drawn_.size());
+  for (const size_t r : drawn_) loss += AddLoss(rows.begin + r, weight, x, out);
   return regulariser + loss * weight;
 }
 

@@ -17,7 +17,7 @@ namespace tw {
 struct LogisticOptions {
   double l2 = 0;
   double nonconvex = 0;
-  int64_t batch = 0;  // rows a gradient, drawn with replacement; 0: all of the client's
+  int64_t batch = 0;  // rows a gradient, all different; 0, or more than there are: all
 };
 
 class LogisticProblem : public VectorProblem {
@@ -66,6 +66,7 @@ class LogisticProblem : public VectorProblem {
   double Full(std::span<const double> x, std::span<double> out,
               std::vector<double>* curvature) const;
   Range RowsOf(int client) const;
+  void DrawBatch(const RngStream& rng, size_t rows);
 
   LogisticOptions options_;
   int64_t features_;
@@ -73,8 +74,9 @@ class LogisticProblem : public VectorProblem {
   std::vector<size_t> row_begin_{0};
   std::vector<int32_t> columns_;
   std::vector<float> values_;
-  std::vector<float> signs_;  // y
-  std::vector<double> all_;   // of Measure
+  std::vector<float> signs_;   // y
+  std::vector<double> all_;    // of Measure
+  std::vector<size_t> drawn_;  // of a batch
 };
 
 }  // namespace tw

@@ -38,13 +38,12 @@ TEST(RandomRows, GaussianRowsHaveMeanZeroAndVarianceOne) {
   EXPECT_NEAR(squares / n, 1, 5 * std::sqrt(2 / n));
 }
 
-// With 400 weights |w| is close to 20: noise of 20 turns the sign of one label in four.
 TEST(RandomRows, NoiseTurnsLabels) {
-  const SparseRows clean = GaussianRows(5, 1000, 400, 0), noisy = GaussianRows(5, 1000, 400, 20);
+  const SparseRows clean = GaussianRows(5, 2000, 10, 0), noisy = GaussianRows(5, 2000, 10, 0.5);
   EXPECT_EQ(clean.values, noisy.values);
   int turned = 0;
-  for (size_t i = 0; i < 1000; ++i) turned += clean.labels[i] != noisy.labels[i];
-  EXPECT_NEAR(turned, 250, 70);
+  for (size_t i = 0; i < 2000; ++i) turned += clean.labels[i] != noisy.labels[i];
+  EXPECT_NEAR(turned, 2000 * std::atan(0.5) / M_PI, 100);  // 5 sigma
 }
 
 TEST(RandomRows, SparseRowsHaveBothLabelsAndFewNonZeros) {
