@@ -16,6 +16,11 @@ void Add(std::span<double> to, std::span<const double> from) {
   for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
 
+template <class T>
+void Add(std::span<T> to, std::span<const T> from) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<T>(to[i] + from[i]);
+}
+
 // The n terms of a run of elements: parts[r * stride + i] is rank r's term of element i.
 template <class T>
 struct Terms {
@@ -39,6 +44,15 @@ void AddTerms(const Terms<T>& terms, T* out) {
   }
 }
 
+// out[i] = the largest term of element i.
+void TakeLargest(const Terms<float>& terms, float* out) {
+  std::memcpy(out, terms.parts, terms.count * sizeof(float));
+  for (size_t r = 1; r < terms.ranks; ++r) {
+    const std::span<const float> from = terms.Of(r, 0, terms.count);
+    for (size_t i = 0; i < terms.count; ++i) out[i] = std::max(out[i], from[i]);
+  }
+}
+
 using LoadLoop = void(std::span<const uint16_t> from, std::span<float> to);
 using AddLoop = void(std::span<float> to, float scale, std::span<const uint16_t> from);
 using StoreLoop = void(std::span<const float> from, std::span<uint16_t> to);
@@ -56,8 +70,8 @@ void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms
   }
 }
 
-// The sum over ranks, or where `mean` is set the mean.
-void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
+// The sum over ranks, or the largest, or the mean.
+void Reduce(DType dtype, bool largest, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
   const float scale = mean ? 1.0f / static_cast<float>(bytes.ranks) : 1.0f;
   const auto terms = [&]<class T>(T*) {
     return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
@@ -66,7 +80,10 @@ void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
   auto* const f32 = reinterpret_cast<float*>(out);
   auto* const f64 = reinterpret_cast<double*>(out);
   auto* const u16 = reinterpret_cast<uint16_t*>(out);
+  if (largest) return TakeLargest(terms(f32), f32);
   switch (dtype) {
+    case DType::kU8:
+      return AddTerms(bytes, out);
     case DType::kF32:
       AddTerms(terms(f32), f32);
       if (mean) kernels::Scale({f32, bytes.count / sizeof(float)}, scale);
@@ -90,8 +107,13 @@ void Reduce(DType dtype, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
   }
 }
 
-DType TypeOf(const Segment& segment) {
+bool TakesLargest(const Segment& segment, int round) {
+  return round == 0 && segment.codec->traits().max_first;
+}
+
+DType TypeOf(const Segment& segment, int round) {
   const CompressorTraits& traits = segment.codec->traits();
+  if (TakesLargest(segment, round)) return DType::kF32;
   return traits.lossless ? segment.context.spec->dtype : traits.sum_dtype;
 }
 
@@ -100,13 +122,13 @@ bool HoldsMean(const Segment& segment) { return segment.codec->traits().lossless
 
 }  // namespace
 
-DType SumType(std::span<const Segment> segments) {
-  const DType type = TypeOf(segments[0]);
-  for (const Segment& segment : segments) TW_CHECK(TypeOf(segment) == type);
+DType SumType(std::span<const Segment> segments, int round) {
+  const DType type = TypeOf(segments[0], round);
+  for (const Segment& segment : segments) TW_CHECK(TypeOf(segment, round) == type);
   return type;
 }
 
-void AddInRankOrder(std::span<const Segment> segments, size_t begin, ByteSpan parts,
+void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, ByteSpan parts,
                     MutableByteSpan own) {
   if (own.empty()) return;
   const size_t ranks = parts.size() / own.size();
@@ -116,7 +138,7 @@ void AddInRankOrder(std::span<const Segment> segments, size_t begin, ByteSpan pa
     segment_begin += segment.body.size();
     const size_t to = std::min(segment_begin, begin + own.size());
     if (from >= to) continue;
-    Reduce(TypeOf(segment), HoldsMean(segment),
+    Reduce(TypeOf(segment, round), TakesLargest(segment, round), HoldsMean(segment),
            {parts.data() + (from - begin), own.size(), ranks, to - from},
            own.data() + (from - begin));
   }
@@ -156,6 +178,11 @@ class FoldOfSums : public Fold {
       case DType::kF64:
         if (first) {
           if (!body.empty()) std::memcpy(sum, body.data(), body.size());
+        } else if (TakesLargest(call)) {
+          for (size_t i = 0; i < count; ++i) {
+            float& most = reinterpret_cast<float*>(sum)[i];
+            most = std::max(most, reinterpret_cast<const float*>(body.data())[i]);
+          }
         } else if (type == DType::kF32) {
           tw::Add(std::span(reinterpret_cast<float*>(sum), count),
                   std::span(reinterpret_cast<const float*>(body.data()), count));
@@ -177,6 +204,13 @@ class FoldOfSums : public Fold {
         }
         return OkStatus();
       }
+      case DType::kU8:
+        if (first) {
+          if (!body.empty()) std::memcpy(sum, body.data(), body.size());
+        } else {
+          tw::Add(std::span(sum, count), body);
+        }
+        return OkStatus();
       default:
         TW_CHECK(false && "bodies of this type cannot be summed");
     }
@@ -211,8 +245,12 @@ class FoldOfSums : public Fold {
   }
 
  private:
+  static bool TakesLargest(const FoldCall& call) {
+    return !call.last_round && call.codec->traits().max_first;
+  }
   static DType TypeOf(const FoldCall& call) {
     const CompressorTraits& traits = call.codec->traits();
+    if (TakesLargest(call)) return DType::kF32;
     return traits.lossless ? call.context.spec->dtype : traits.sum_dtype;
   }
   // Where the sum is formed; two-byte types have room for the wide sum and the rounded one.

@@ -3,21 +3,22 @@
 // the addition of the ranks' terms, and the decoding of the sums.
 //
 // Sums of fp32 are formed in fp32, of fp64 in fp64, of fp16 and bf16 in fp32 with one rounding at
-// the end. A lossless codec's bodies are the parameter's own values and hold the mean afterwards:
-// each rank scales the chunk it has added, and what lies in the mean's own memory needs no
-// decoding. Other codecs' bodies hold the sum (a cast scales by 1/n before it rounds).
+// the end; integers wrap around. A codec with trait max_first gets the largest instead of the sum
+// in round 0, of fp32. A lossless codec's bodies are the parameter's own values and hold the mean
+// afterwards: each rank scales the chunk it has added, and what lies in the mean's own memory needs
+// no decoding. Other codecs' bodies hold the sum (a cast scales by 1/n before it rounds).
 
 #include "core/api/exchange.h"
 
 namespace tw {
 
 // REQUIRES: not empty, one element type (checked).
-DType SumType(std::span<const Segment> segments);
+DType SumType(std::span<const Segment> segments, int round);
 
 // Writes to `own` the sums (lossless: means) of its elements, added in rank order; `own` starts at
 // byte `begin` of the flat buffer of bodies, and `parts` holds every rank's term of it, rank after
 // rank.
-void AddInRankOrder(std::span<const Segment> segments, size_t begin, ByteSpan parts,
+void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, ByteSpan parts,
                     MutableByteSpan own);
 
 // Adds the decoded mean to each segment.mean; the bodies hold the sums over `ranks`.

@@ -64,6 +64,9 @@ class GatherExchange : public Exchange {
     static const GatherFold fold;
     return &fold;
   }
+  double WireBytes(const TensorSpec&, int64_t payload_bytes, int ranks) const override {
+    return static_cast<double>(payload_bytes + header_bytes()) * (ranks - 1);
+  }
 
   ExchangeWork Work(const CompressorTraits& traits, int64_t, int ranks) const override {
     if (ranks == 1) return {};

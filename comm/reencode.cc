@@ -11,8 +11,13 @@
 // The cut depends on the parameter and the number of ranks only, never on which other parameters
 // share a bucket or who owns a chunk: 1 bucket or 20 give the same bits. Bodies travel raw, slice
 // behind slice in segment order; every length follows from the shapes and is checked. One rank
-// decodes its own body once and does not encode again. State: none. Left out: error feedback for
-// the second hop (its error is that of one encoding of the mean, and not remembered).
+// decodes its own body once and does not encode again.
+//
+// What the second encoding loses is forgotten, or with compressor.hop_feedback kept by the chunk's
+// owner and added to its next mean:   message = e + mean;   e <- message - decode(own chunk)
+// State then, a parameter and rank: "e", fp32, shaped as the parameter, in gradient units, zero but
+// for the own chunks, and "ranks", for which chunks it was. Another number of ranks owns other
+// chunks: e starts from zero then, and one encoding's error is lost once.
 
 #include <algorithm>
 #include <cstring>
@@ -54,6 +59,17 @@ int64_t OwnedBytes(std::span<const Segment> segments, int owner, int n) {
 Status Name(const Status& status, int rank, const Segment& segment) {
   return Annotate(
       status, "from rank " + std::to_string(rank) + ", parameter " + segment.context.spec->name);
+}
+
+// The part of the second hop's error memory that belongs to a chunk.
+std::span<float> HopMemory(const Segment& segment, const Chunk& chunk, int n) {
+  const TensorView ranks = segment.hop->Slot("ranks", {1}, DType::kI32, Reshard::kReplicated);
+  const TensorView e =
+      segment.hop->Slot("e", segment.context.spec->shape, DType::kF32, Reshard::kKeepMean);
+  int32_t& of = *static_cast<int32_t*>(ranks.data);
+  if (of != n) std::memset(e.data, 0, static_cast<size_t>(e.bytes()));
+  of = n;
+  return e.f32().subspan(static_cast<size_t>(chunk.begin), static_cast<size_t>(chunk.count));
 }
 
 class ReencodeExchange : public Exchange {
@@ -167,9 +183,12 @@ class ReencodeExchange : public Exchange {
       }
       context.rank = comm.rank();
       context.second_hop = true;
-      TW_ASSIGN_OR_RETURN(const int64_t written,
-                          segment.codec->EncodeRound(0, {}, {mean, nullptr, 1.0f}, context,
-                                                     own.subspan(at, bytes)));
+      const MessageView message = segment.hop
+                                      ? MessageView{HopMemory(segment, chunk, n), mean.data(), 1.0f}
+                                      : MessageView{mean, nullptr, 1.0f};
+      TW_ASSIGN_OR_RETURN(
+          const int64_t written,
+          segment.codec->EncodeRound(0, {}, message, context, own.subspan(at, bytes)));
       TW_CHECK_EQ(written, chunk.bytes);
       at += bytes;
     }

@@ -66,7 +66,7 @@ class SumExchange : public Exchange {
 
   static Async SumOverRanks(ExchangeCall call) {
     Communicator& comm = *call.comm;
-    const int64_t element = DTypeBytes(SumType(call.segments));
+    const int64_t element = DTypeBytes(SumType(call.segments, call.round));
     TW_CHECK_EQ(static_cast<int64_t>(call.send.size()) % element, 0);
     std::array<Piece, kMaxPieces> pieces;
     const size_t count = PieceCount(static_cast<int64_t>(call.send.size()));
@@ -87,7 +87,7 @@ class SumExchange : public Exchange {
       }
       {
         ScopedTimer timer(&times.decode_ms);
-        AddInRankOrder(call.segments, piece.own_begin, piece.parts, piece.own);
+        AddInRankOrder(call.segments, call.round, piece.own_begin, piece.parts, piece.own);
       }
       ScopedTimer timer(&times.exchange_ms);
       piece.gather = comm.StartAllGatherV(piece.own, piece.chunk_bytes, piece.bytes,

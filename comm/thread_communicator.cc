@@ -192,6 +192,14 @@ class Hub {
 
   double timeout_s() const { return timeout_s_; }
 
+  // The hub of the n ranks that pass `color` to the split number `turn` of each.
+  std::shared_ptr<Hub> Part(uint64_t turn, int color, int n) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto& part = parts_[{turn, color}];
+    if (!part) part = std::make_shared<Hub>(n, timeout_s_);
+    return part;
+  }
+
   // A rank drops its ticket: its buffers may go away, so nobody may touch them any more.
   void Leave(Operation& op) {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -231,6 +239,7 @@ class Hub {
   std::condition_variable changed_;
   std::map<Place, std::shared_ptr<Operation>> open_;
   Outcome broken_;
+  std::map<std::pair<uint64_t, int>, std::shared_ptr<Hub>> parts_;
 };
 
 class ThreadTicket : public Ticket {
@@ -295,6 +304,14 @@ class ThreadCommunicator : public Communicator {
     return Start({.verb = Verb::kBroadcast, .recv = bytes, .root = root, .tag = tag},
                  rank_ == root ? static_cast<int64_t>(bytes.size()) * (size() - 1) : 0);
   }
+  StatusOr<std::unique_ptr<Communicator>> Split(int color) override {
+    TW_ASSIGN_OR_RETURN(const std::vector<int64_t> colors, AllGatherInt(color, {0, -1, "split"}));
+    const uint64_t turn = next_split_++;
+    if (color < 0) return std::unique_ptr<Communicator>();
+    const int n = static_cast<int>(std::count(colors.begin(), colors.end(), color));
+    const int rank = static_cast<int>(std::count(colors.begin(), colors.begin() + rank_, color));
+    return std::make_unique<ThreadCommunicator>(hub_->Part(turn, color, n), rank);
+  }
   void Abort(int code) override {
     std::fflush(nullptr);
     _exit(code);
@@ -309,6 +326,7 @@ class ThreadCommunicator : public Communicator {
 
   std::shared_ptr<Hub> hub_;
   int rank_;
+  uint64_t next_split_ = 0;
   std::map<int32_t, uint64_t> next_turn_;  // by bucket
   std::atomic<int64_t> bytes_sent_ = 0;
 };

@@ -22,6 +22,7 @@
 #include <limits>
 
 #include "compressors/keep_count.h"
+#include "compressors/value_grid.h"
 #include "core/api/compressor.h"
 #include "core/kernels/index_pack.h"
 #include "core/kernels/topk.h"
@@ -46,25 +47,6 @@ struct ChunkedTopKConfig {
              "elements among which the largest are chosen")
         .Int("value_bits", &ChunkedTopKConfig::value_bits, {2, 32},
              "bits of a value: 2, 4, 8, or 32 for the value itself");
-  }
-};
-
-// The magnitudes that codes 0..top stand for.
-struct Grid {
-  float low = 0, high = 0, step = 0;
-  uint32_t top = 1;
-
-  Grid(float low, float high, uint32_t top)
-      : low(low), high(high), step((high - low) / static_cast<float>(top)), top(top) {}
-  uint32_t Nearest(float magnitude) const {
-    if (step == 0) return 0;
-    const float at = std::floor((magnitude - low) / step + 0.5f);
-    return static_cast<uint32_t>(std::min(at, static_cast<float>(top)));
-  }
-  float Value(uint32_t code) const {
-    const uint32_t q = code >> 1;
-    const float magnitude = q >= top ? high : low + static_cast<float>(q) * step;
-    return code & 1 ? -magnitude : magnitude;
   }
 };
 
@@ -93,6 +75,11 @@ class ChunkedTopK : public Compressor {
     return static_cast<int64_t>(BodyBytes(static_cast<size_t>(spec.numel())));
   }
 
+  int64_t BlockElements() const override { return config_.chunk; }
+  int64_t ChunkBytes(int64_t numel) const override {
+    return static_cast<int64_t>(BodyBytes(static_cast<size_t>(numel)));
+  }
+
   StatusOr<int64_t> EncodeRound(int, ByteSpan, const MessageView& message,
                                 const CodecContext& context, MutableByteSpan body) const override {
     const size_t d = message.buffer.size();
@@ -119,29 +106,29 @@ class ChunkedTopK : public Compressor {
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
                    std::span<float> out) const override {
     TW_RETURN_IF_ERROR(Check(body, out.size()));
-    for (size_t at = 0; at < out.size(); at += Chunk()) {
-      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), out.size() - at)));
-      IndexReader indices(body.first(shape.index_bytes), shape.index_bits);
-      const ByteSpan values = body.subspan(shape.index_bytes, shape.value_bytes);
-      float* chunk = out.data() + at;
-      if (exact()) {
-        for (size_t j = 0; j < shape.kept; ++j) {
-          chunk[indices.Next()] += scale * LoadLE<float>(values.data() + j * sizeof(float));
-        }
-      } else {
-        const Grid grid = GridOf(values);
-        IndexReader codes(values.subspan(kGridBytes), value_bits());
-        for (size_t j = 0; j < shape.kept; ++j) {
-          chunk[indices.Next()] += scale * grid.Value(codes.Next());
-        }
-      }
-      body = body.subspan(shape.bytes());
-    }
+    ForEach(body, out.size(), [&](size_t index, float value) { out[index] += scale * value; });
     return OkStatus();
   }
 
+  StatusOr<size_t> ListEntries(ByteSpan body, const CodecContext& context,
+                               std::span<kernels::IndexedValue> out) const override {
+    const size_t d = static_cast<size_t>(context.spec->numel());
+    if (d >= size_t{1} << 32) return ConfigError("chunked_topk: more than 2^32 - 1 elements");
+    size_t count = 0;
+    for (size_t at = 0; at < d; at += Chunk()) {
+      count += Shape(static_cast<int64_t>(std::min(Chunk(), d - at))).kept;
+    }
+    if (out.size() < count) return count;
+    TW_RETURN_IF_ERROR(Check(body, d));
+    size_t at = 0;
+    ForEach(body, d, [&](size_t index, float value) {
+      out[at++] = kernels::MakeIndexedValue(static_cast<uint32_t>(index), value);
+    });
+    return count;
+  }
+
  private:
-  static constexpr size_t kGridBytes = 2 * sizeof(float);
+  static constexpr size_t kGridBytes = ValueGrid::kBytes;
 
   struct ChunkShape {
     size_t length = 0, kept = 0;
@@ -152,10 +139,17 @@ class ChunkedTopK : public Compressor {
 
   explicit ChunkedTopK(const ChunkedTopKConfig& config)
       : config_(config),
-        traits_{.merges = {Merge::kGather},
+        traits_{.merges = Merges(config.value_bits),
+                .block = true,
+                .hop_needs_feedback = true,
                 .fixed_size = true,
                 .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}
 
+  // Lists travel with fp32 values.
+  static std::vector<Merge> Merges(int64_t value_bits) {
+    if (value_bits < 32) return {Merge::kGather, Merge::kReencode};
+    return {Merge::kGather, Merge::kSparse, Merge::kReencode};
+  }
   bool exact() const { return config_.value_bits == 32; }
   int value_bits() const { return static_cast<int>(config_.value_bits); }
   uint32_t top() const { return (1u << (value_bits() - 1)) - 1; }
@@ -180,11 +174,7 @@ class ChunkedTopK : public Compressor {
     const double kept = static_cast<double>(shape.kept);
     const double fraction = kept / static_cast<double>(shape.length);
     if (exact()) return fraction;
-    const double t = top();
-    return fraction * 4 * t * t / (4 * t * t + std::max(0.0, kept - 2));
-  }
-  Grid GridOf(ByteSpan values) const {
-    return Grid(LoadLE<float>(values.data()), LoadLE<float>(values.data() + sizeof(float)), top());
+    return fraction * ValueGrid::Kept(top(), kept);
   }
 
   // Of the elements that were taken out of `chunk`; puts back what their codes lose.
@@ -197,23 +187,38 @@ class ChunkedTopK : public Compressor {
       }
       return;
     }
-    float low = std::numeric_limits<float>::max(), high = 0;
-    for (const auto e : taken) {
-      const float m = std::fabs(std::bit_cast<float>(kernels::ValueBitsOf(e)));
-      low = std::min(low, m);
-      high = std::max(high, m);
-    }
-    const Grid grid(low, high, top());
-    StoreLE(to, low);
-    StoreLE(to + sizeof(float), high);
+    const ValueGrid grid = ValueGrid::Of(taken, top());
+    grid.Store(to);
     IndexWriter codes(to + kGridBytes, value_bits());
     for (const auto e : taken) {
       const float x = std::bit_cast<float>(kernels::ValueBitsOf(e));
-      const uint32_t code = 2 * grid.Nearest(std::fabs(x)) + (std::signbit(x) ? 1 : 0);
+      const uint32_t code = grid.Code(x);
       codes.Put(code);
       chunk[kernels::IndexOf(e)] = x - grid.Value(code);
     }
     codes.Finish();
+  }
+
+  // take(index, value) for each element of a checked body.
+  template <class Take>
+  void ForEach(ByteSpan body, size_t d, Take take) const {
+    for (size_t at = 0; at < d; at += Chunk()) {
+      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
+      IndexReader indices(body.first(shape.index_bytes), shape.index_bits);
+      const ByteSpan values = body.subspan(shape.index_bytes, shape.value_bytes);
+      if (exact()) {
+        for (size_t j = 0; j < shape.kept; ++j) {
+          take(at + indices.Next(), LoadLE<float>(values.data() + j * sizeof(float)));
+        }
+      } else {
+        const ValueGrid grid = ValueGrid::Load(values, top());
+        IndexReader codes(values.subspan(kGridBytes), value_bits());
+        for (size_t j = 0; j < shape.kept; ++j) {
+          take(at + indices.Next(), grid.Value(codes.Next()));
+        }
+      }
+      body = body.subspan(shape.bytes());
+    }
   }
 
   // All of it before anything is added.
@@ -235,11 +240,10 @@ class ChunkedTopK : public Compressor {
     return OkStatus();
   }
   Status CheckCodes(ByteSpan values, const ChunkShape& shape, size_t at) const {
-    const Grid grid = GridOf(values);
+    const ValueGrid grid = ValueGrid::Load(values, top());
     IndexReader codes(values.subspan(kGridBytes, shape.value_bytes - kGridBytes), value_bits());
     for (size_t j = 0; j < shape.kept; ++j) codes.Next();
-    if (grid.low >= 0 && grid.low <= grid.high && std::isfinite(grid.high) &&
-        codes.PaddingIsZero()) {
+    if (grid.valid() && codes.PaddingIsZero()) {
       return OkStatus();
     }
     return DataLoss("chunked_topk: values of the chunk at " + std::to_string(at) +

@@ -49,7 +49,7 @@ class Threshold : public Compressor {
   }
 
   const CompressorTraits& traits() const override {
-    static const CompressorTraits traits = {.merges = {Merge::kGather}};
+    static const CompressorTraits traits = {.merges = {Merge::kGather, Merge::kSparse}};
     return traits;
   }
   double Delta(const TensorSpec&) const override { return 0; }
@@ -96,7 +96,44 @@ class Threshold : public Compressor {
 
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
                    std::span<float> out) const override {
-    const size_t d = out.size();
+    TW_RETURN_IF_ERROR(Check(body, out.size()));
+    if (out.empty()) return OkStatus();
+    if (LoadLE<uint32_t>(body.data()) == kDense) {
+      kernels::AddFromBytes(out, scale, body.data() + kIndicesAt);
+      return OkStatus();
+    }
+    const uint32_t count = LoadLE<uint32_t>(body.data());
+    const ByteSpan packed =
+        body.subspan(kIndicesAt, PackedIndexBytes(count, IndexBits(out.size())));
+    kernels::AddAtIndices(out, scale, packed, IndexBits(out.size()), count,
+                          packed.data() + packed.size());
+    return OkStatus();
+  }
+
+  StatusOr<size_t> ListEntries(ByteSpan body, const CodecContext& context,
+                               std::span<IndexedValue> out) const override {
+    const size_t d = static_cast<size_t>(context.spec->numel());
+    TW_RETURN_IF_ERROR(Check(body, d));
+    if (d == 0) return size_t{0};
+    const uint32_t count = LoadLE<uint32_t>(body.data());
+    const size_t entries = count == kDense ? d : count;
+    if (out.size() < entries) return entries;
+    size_t at = 0;
+    const auto put = [&](uint32_t index, float value) {
+      out[at++] = kernels::MakeIndexedValue(index, value);
+    };
+    if (count == kDense) {
+      for (size_t i = 0; i < d; ++i) {
+        put(static_cast<uint32_t>(i), LoadLE<float>(body.data() + kIndicesAt + i * sizeof(float)));
+      }
+    } else {
+      ForEach(body, d, put);
+    }
+    return entries;
+  }
+
+ private:
+  static Status Check(ByteSpan body, size_t d) {
     if (d == 0 && body.empty()) return OkStatus();
     if (body.size() < kIndicesAt) return DataLoss("threshold: body without a count");
     const uint32_t count = LoadLE<uint32_t>(body.data());
@@ -106,19 +143,25 @@ class Threshold : public Compressor {
       return DataLoss("threshold: body of " + std::to_string(body.size()) + " bytes for " +
                       std::to_string(count) + " of " + std::to_string(d) + " elements");
     }
-    if (count == kDense) {
-      kernels::AddFromBytes(out, scale, body.data() + kIndicesAt);
-      return OkStatus();
-    }
+    if (count == kDense) return OkStatus();
     const ByteSpan packed = body.subspan(kIndicesAt, PackedIndexBytes(count, IndexBits(d)));
     if (!kernels::AscendingBelow(packed, IndexBits(d), count, d)) {
       return DataLoss("threshold: indices are not ascending below " + std::to_string(d));
     }
-    kernels::AddAtIndices(out, scale, packed, IndexBits(d), count, packed.data() + packed.size());
     return OkStatus();
   }
+  // take(index, value) for each element of a checked body that is not dense.
+  template <class Take>
+  static void ForEach(ByteSpan body, size_t d, Take take) {
+    const uint32_t count = LoadLE<uint32_t>(body.data());
+    const ByteSpan packed = body.subspan(kIndicesAt, PackedIndexBytes(count, IndexBits(d)));
+    kernels::IndexReader indices(packed, IndexBits(d));
+    const uint8_t* values = packed.data() + packed.size();
+    for (uint32_t j = 0; j < count; ++j, values += sizeof(float)) {
+      take(indices.Next(), LoadLE<float>(values));
+    }
+  }
 
- private:
   float threshold_;
 };
 

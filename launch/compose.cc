@@ -164,6 +164,8 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
   const auto add_rule = [&](const ConfigSection& section) -> Status {
     TW_ASSIGN_OR_RETURN(auto common, ParseFields<CompressorSectionConfig>(section));
     TW_ASSIGN_OR_RETURN(OwnedRoute owned, MakeRoute(section, a->feedback.get(), s.feedback));
+    owned.route.merge = common.merge;
+    owned.route.hop_feedback = common.hop_feedback;
     PlanRule rule;
     rule.match = section.GetString("match", "*");
     rule.route = owned.route;
@@ -185,7 +187,8 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
   return plan;
 }
 
-StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size) {
+StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size,
+                                             int exchanging) {
   const Settings& s = loaded.settings;
   const Config& config = loaded.config;
   auto a = std::make_unique<Assembly>();
@@ -194,7 +197,8 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
 
   constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
   TW_ASSIGN_OR_RETURN(const PlanOptions plan,
-                      AssembleMethod(loaded, SpecsOf(a->parameters), world_size, kMerges, a.get()));
+                      AssembleMethod(loaded, SpecsOf(a->parameters),
+                                     exchanging > 0 ? exchanging : world_size, kMerges, a.get()));
   if (a->strategy->place() == Place::kLabOnly) {
     return ConfigError("strategy.name = \"" + s.strategy +
                        "\" runs in the lab only (tightwire lab list)");

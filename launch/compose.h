@@ -62,7 +62,9 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
 StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
                                      const std::vector<TensorSpec>& specs, int world_size,
                                      std::span<const Merge> merges, Assembly* assembly);
-// Everything but communication; `world_size` is what bytes and plan are computed for.
-StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size);
+// Everything but communication. `exchanging`: how many send messages to each other, the ranks or
+// their groups (0: the ranks); bytes and plan are computed for that.
+StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size,
+                                             int exchanging = 0);
 
 }  // namespace tw

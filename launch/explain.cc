@@ -13,9 +13,9 @@
 #include "absl/strings/numbers.h"
 #include "core/engine/tensor_memory.h"
 #include "launch/commands.h"
-#include "launch/compose.h"
 #include "launch/explain_cluster.h"
 #include "launch/explain_states.h"
+#include "launch/grouping.h"
 #include "launch/memory_report.h"
 
 namespace tw {
@@ -94,8 +94,13 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   std::vector<std::string> rest = overrides;
   TW_ASSIGN_OR_RETURN(const ClusterWords words, TakeClusterWords(&rest, hint.size));
   const int ranks = words.ranks;
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"ranks", "rate", "latency", "run"}));
-  TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
+  TW_ASSIGN_OR_RETURN(
+      const LoadedConfig loaded,
+      LoadedConfig::Load(config, rest, {"ranks", "hosts", "rate", "latency", "run"}));
+  TW_ASSIGN_OR_RETURN(const Grouping grouping,
+                      ChooseGrouping(loaded.settings, words.HostOfRanks()));
+  const int exchanging = grouping.exchanging(ranks);
+  TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks, exchanging));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
   int64_t params = 0;
@@ -104,7 +109,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   for (const ParameterPlan& p : a->plan->parameters()) {
     params += p.spec.numel();
     payload += exchanges * static_cast<double>(p.payload_bytes);
-    wire += exchanges * WireBytes(*p.route.exchange, p.payload_bytes, ranks);
+    wire += exchanges * p.route.exchange->WireBytes(p.spec, p.payload_bytes, exchanging);
   }
   MemoryReport memory = PredictMemory(*a);
   const bool measured = !memory.activations;
@@ -121,6 +126,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     nlohmann::ordered_json j;
     j["params"] = params;
     j["ranks"] = ranks;
+    j["groups"] = exchanging;
     j["plan"] = nlohmann::ordered_json::array();
     for (const ParameterPlan& p : a->plan->parameters()) {
       j["plan"].push_back({{"param", p.spec.name},
@@ -151,7 +157,9 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
     return OkStatus();
   }
   out << "# effective config\n"
-      << toml << "\n# plan (" << ranks << (ranks == 1 ? " rank" : " ranks") << ")\n";
+      << toml << "\n# plan (" << ranks << (ranks == 1 ? " rank" : " ranks")
+      << (grouping.group_of.empty() ? "" : " in " + std::to_string(exchanging) + " groups")
+      << ")\n";
   size_t width = 10;
   for (const ParameterPlan& p : a->plan->parameters()) width = std::max(width, p.spec.name.size());
   for (const ParameterPlan& p : a->plan->parameters()) {
@@ -167,7 +175,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
       << Mega(4.0 * static_cast<double>(params)) << "\n  payload    " << Mega(payload)
       << "  (ratio " << std::fixed << std::setprecision(1)
       << (payload > 0 ? 4.0 * static_cast<double>(params) / payload : 1.0) << ")\n  wire       "
-      << Mega(wire) << " sent by each rank"
+      << Mega(wire) << (grouping.group_of.empty() ? " sent by each rank" : " sent by each group")
       << (ranks == 1 ? " (one rank sends nothing; try ranks=4)" : "") << "\n";
   if (exchanges < 1) {
     out << "  one exchange in " << std::llround(1 / exchanges)
@@ -175,6 +183,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   }
   PrintMemory(memory, measured, out);
   if (forecast) PrintForecast(*forecast, words, out);
+  for (const std::string& w : grouping.notes) out << "note: " << w << "\n";
   for (const std::string& w : a->warnings) out << "note: " << w << "\n";
   return OkStatus();
 }

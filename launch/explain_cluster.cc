@@ -238,7 +238,8 @@ class Forecaster {
           stage.lane_ms += in_place ? 0 : way.times->encode_ms[r];
           encode_ms += way.times->encode_ms[r];
           payload += way.times->bytes[r];
-          stage.sent_bytes += WireBytes(*exchange, way.times->bytes[r], ranks);
+          stage.sent_bytes += exchange->WireBytes(
+              a_.plan->parameters()[static_cast<size_t>(i)].spec, way.times->bytes[r], ranks);
           if (round + 1 == rounds) decode_ms += way.times->decode_ms;
         }
         last = exchange->Work(ways[static_cast<size_t>(parameters[0])].codec->traits(), payload,
@@ -315,6 +316,12 @@ StatusOr<std::vector<Contender>> Contenders(const Assembly& a, Forecaster& forec
 
 }  // namespace
 
+std::vector<int64_t> ClusterWords::HostOfRanks() const {
+  std::vector<int64_t> out;
+  for (int64_t r = 0; r < ranks; ++r) out.push_back(hosts ? r * hosts / ranks : r);
+  return out;
+}
+
 StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int default_ranks) {
   ClusterWords out;
   out.ranks = default_ranks;
@@ -322,7 +329,8 @@ StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int def
   std::erase_if(*words, [&](const std::string& word) {
     const size_t equals = word.find('=');
     const std::string key = word.substr(0, equals);
-    if (key != "ranks" && key != "rate" && key != "latency" && key != "run") return false;
+    if (key != "ranks" && key != "rate" && key != "latency" && key != "run" && key != "hosts")
+      return false;
     given[key] = equals == std::string::npos ? "" : word.substr(equals + 1);
     return true;
   });
@@ -334,6 +342,15 @@ StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int def
       return ConfigError("command line: ranks=" + text + ": ranks is a number from 1 to 1000000");
     }
     out.ranks = static_cast<int>(ranks);
+  }
+  if (given.count("hosts")) {
+    const std::string& text = given["hosts"];
+    char* end = nullptr;
+    const long hosts = std::strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end || hosts < 1 || hosts > out.ranks) {
+      return ConfigError("command line: hosts=" + text + ": hosts is a number from 1 to ranks");
+    }
+    out.hosts = static_cast<int>(hosts);
   }
   if (given.count("rate")) {
     TW_ASSIGN_OR_RETURN(const double bytes_per_s, ParseLinkRate(given["rate"]));

@@ -14,12 +14,17 @@
 
 namespace tw {
 
-// The words of `explain` beside keys of the config: ranks=, rate=, latency=, run=.
+// The words of `explain` beside keys of the config: ranks=, hosts=, rate=,
+// latency=, run=.
 struct ClusterWords {
   int ranks = 1;
+  int hosts = 0;                       // 0: as many as ranks
   std::optional<double> bytes_per_ms;  // without: nothing is foretold
   double latency_ms = 0.05;
   std::string run;  // folder whose metrics tell the arithmetic; empty: measured here
+
+  // The host of each rank, ranks in a row together.
+  std::vector<int64_t> HostOfRanks() const;
 };
 // Takes them out of *words. ConfigError for a value that is not allowed, or run= or latency=
 // without rate=.

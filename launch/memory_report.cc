@@ -9,6 +9,9 @@ MemoryReport PredictMemory(const Assembly& a) {
     report.parameters += n * DTypeBytes(p.spec.dtype);
     report.optimizer += a.optimizer->StateBytes(p.spec, a.treatments[p.spec.id]);
     report.feedback += p.route.policy->traits().state_floats * n * 4;
+    if (p.route.hop_feedback && p.route.exchange->merge() == Merge::kReencode) {
+      report.feedback += n * 4;
+    }
     report.strategy += a.strategy->StateBytes(p.spec);
   }
   report.gradients = report.parameters;

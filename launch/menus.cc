@@ -83,7 +83,7 @@ void AddOptions(const Family& family, int family_number, const ParameterPlan& p,
     route.compressor = family.compressor;
     route.wire_id = family.wire_id;
     route.codec = family.codecs[i];
-    route.exchange = ChooseExchange(route, options.exchanges);
+    route.exchange = ChooseExchange(route, p.spec, options.exchanges, options.world_size);
     if (!route.exchange) {
       notes->insert("planner: " + family.compressor + " does not go with feedback " +
                     route.feedback + " and is not among the options");
@@ -91,7 +91,7 @@ void AddOptions(const Family& family, int family_number, const ParameterPlan& p,
     }
     if (own) menu->configured = static_cast<int>(menu->options.size());
     const double bytes = options.world_size > 1
-                             ? WireBytes(*route.exchange, payload, options.world_size)
+                             ? route.exchange->WireBytes(p.spec, payload, options.world_size)
                              : static_cast<double>(payload);
     menu->options.push_back(
         {family.labels[i], route.codec, family_number, traits.knob.value, bytes, family.dense});

@@ -127,8 +127,11 @@ FieldList<CommConfig> CommConfig::Fields() {
       .Int("concurrent_buckets", &CommConfig::concurrent_buckets, {1, 16},
            "buckets under way at once: while one waits for bytes another encodes or decodes")
       .Bool("overlap", &CommConfig::overlap, "send buckets while backward goes on")
-      .Text("hierarchical", &CommConfig::hierarchical, {"auto"},
-            "two-level exchange; auto is flat in this version")
+      .Text(
+          "hierarchical", &CommConfig::hierarchical, {"auto", "on", "off"},
+          "ranks of a host are averaged dense and send one message; auto: where hosts have several")
+      .Int("group_size", &CommConfig::group_size, {0, 1 << 20},
+           "so many ranks in a row count as a host, for racks or sockets; 0: hosts as they are")
       .Real("timeout_s", &CommConfig::timeout_s, {0, 1e9, kOpenLow},
             "deadline of every exchange and of the start")
       .Int("check_replicas_every", &CommConfig::check_replicas_every, {0, kMaxInt},
@@ -141,7 +144,12 @@ FieldList<CompressorSectionConfig> CompressorSectionConfig::Fields() {
       .Int("min_numel", &CompressorSectionConfig::min_numel, {0, kMaxInt},
            "smaller parameters travel dense")
       .Int("start_step", &CompressorSectionConfig::start_step, {0, kMaxInt},
-           "dense before this step (0-based)");
+           "dense before this step (0-based)")
+      .Text("merge", &CompressorSectionConfig::merge,
+            {"auto", "sum", "gather", "reencode", "sparse"},
+            "how the ranks' bodies combine; auto: the way that hands the fewest bytes on")
+      .Bool("hop_feedback", &CompressorSectionConfig::hop_feedback,
+            "exchange reencode: what encoding the mean again loses is added to the next mean");
 }
 FieldList<NamedSectionConfig> NamedSectionConfig::Fields() {
   return FieldList<NamedSectionConfig>().Text("name", &NamedSectionConfig::name, {}, "variant");

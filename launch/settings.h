@@ -46,6 +46,7 @@ struct CommConfig {
   int64_t concurrent_buckets = 2;
   bool overlap = true;
   std::string hierarchical = "auto";
+  int64_t group_size = 0;
   double timeout_s = 300;
   int64_t check_replicas_every = 100;
   static FieldList<CommConfig> Fields();
@@ -54,6 +55,8 @@ struct CompressorSectionConfig {  // of [compressor] and of each [[compressor.ru
   std::string name = "none";
   int64_t min_numel = 1024;
   int64_t start_step = 0;
+  std::string merge = "auto";
+  bool hop_feedback = false;
   static FieldList<CompressorSectionConfig> Fields();
 };
 struct NamedSectionConfig {  // sections with nothing but a variant's name

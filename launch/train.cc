@@ -18,6 +18,7 @@
 #include "core/kernels/simd_target.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
+#include "launch/grouping.h"
 #include "launch/run_folder.h"
 #include "launch/trace_file.h"
 
@@ -109,6 +110,7 @@ struct TrainRun {
   World* world;
   const LoadedConfig* loaded;
   std::string run_dir;
+  Grouping grouping;
   std::unique_ptr<Assembly> assembly;
   FolderLock lock;  // rank 0's
 
@@ -131,7 +133,16 @@ Status TrainRun::ChooseFolder(std::string* finished) {
 }
 
 Status TrainRun::Prepare() {
-  auto assembled = Assemble(*loaded, world->rank(), world->size());
+  std::vector<int64_t> hosts;
+  TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
+    TW_ASSIGN_OR_RETURN(hosts, world->comm().AllGatherInt(world->first_here(), {0, -1, "hosts"}));
+    return OkStatus();
+  }));
+  auto groups = ChooseGrouping(loaded->settings, hosts);
+  TW_RETURN_IF_ERROR(world->AgreeOn(groups.status()));
+  grouping = std::move(groups).value();
+  auto assembled =
+      Assemble(*loaded, world->rank(), world->size(), grouping.exchanging(world->size()));
   TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
   assembly = std::move(assembled).value();
   Status made;
@@ -202,6 +213,7 @@ Status TrainRun::Go() {
     a.warnings.push_back("train.threads = " + std::to_string(s.train.threads) +
                          " is more than the " + std::to_string(cores) + " cores of this host");
   }
+  for (const std::string& note : grouping.notes) LogInfo(note);
   for (const std::string& w : a.warnings) LogWarning(w);
   TW_RETURN_IF_ERROR(
       world->lane().Run([&] { return world->comm().Agree(a.plan->fingerprint(), "plan"); }));
@@ -209,9 +221,19 @@ Status TrainRun::Go() {
   TW_ASSIGN_OR_RETURN(const auto spans,
                       OpenTrace(s.metrics.trace_steps, s.train.steps, run_dir, rank));
   StateBag state;
+  const uint64_t seed = static_cast<uint64_t>(s.train.seed);
+  std::unique_ptr<TwoLevel> two_level;
+  if (!grouping.group_of.empty()) {
+    TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
+      TW_ASSIGN_OR_RETURN(two_level,
+                          TwoLevel::Create(a.plan.get(), &world->comm(), grouping.group_of,
+                                           {seed, &state, spans.get()}));
+      return OkStatus();
+    }));
+  }
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           static_cast<uint64_t>(s.train.seed), spans.get()});
+                           seed, spans.get(), two_level.get()});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;
@@ -219,9 +241,10 @@ Status TrainRun::Go() {
   saved.config = loaded->compared;
   saved.threads = at::get_num_threads();
   saved.simd = kernels::SimdTarget();
-  saved.seed = static_cast<uint64_t>(s.train.seed);
+  saved.seed = seed;
   saved.counters[kTotalSteps] = s.train.steps;
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
+  TW_RETURN_IF_ERROR(world->AgreeOn(KeepGrouping(&state, grouping.group_of, first_step > 0)));
   if (spans && (spans->last() <= first_step || spans->first() > s.train.steps)) {
     LogWarning(
         absl::StrFormat("metrics.trace_steps = \"%s\" does nothing: this run has steps %d to %d",

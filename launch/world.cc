@@ -33,6 +33,7 @@ class ThreadWorld : public World {
   Communicator& comm() override { return *group_[0]; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
+  int first_here() const override { return 0; }
   std::string host() const override { return HostName(); }
   void Close() override { lane_.reset(); }
 
@@ -47,6 +48,7 @@ class MpiWorld : public World {
   Communicator& comm() override { return session_->communicator(); }
   int local_rank() const override { return session_->place().local_rank; }
   int local_size() const override { return session_->place().local_size; }
+  int first_here() const override { return session_->place().first_here; }
   std::string host() const override { return session_->place().host; }
   void Close() override {
     lane_.reset();

@@ -30,6 +30,7 @@ class World {
   virtual Communicator& comm() = 0;
   virtual int local_rank() const = 0;
   virtual int local_size() const = 0;
+  virtual int first_here() const = 0;  // lowest rank on this host
   virtual std::string host() const = 0;
   Lane& lane() { return *lane_; }
   int rank() { return comm().rank(); }

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -82,21 +83,36 @@ class MpiTicket : public Ticket {
   std::vector<int> relay_to_;
 };
 
+// The roll call over all ranks, on a communicator of its own: shared by what was split off, where a
+// rank that is waited for may wait elsewhere itself.
+class SharedRollCall {
+ public:
+  SharedRollCall(MPI_Comm comm, int rank, int size) : comm_(comm), roll_call_(comm, rank, size) {}
+  ~SharedRollCall() {
+    roll_call_.Listen();  // nothing unreceived is left behind for MPI_Finalize
+    MPI_Comm_free(&comm_);
+  }
+  SharedRollCall(const SharedRollCall&) = delete;
+  SharedRollCall& operator=(const SharedRollCall&) = delete;
+  RollCall& operator*() { return roll_call_; }
+
+ private:
+  MPI_Comm comm_;
+  RollCall roll_call_;
+};
+
 class MpiCommunicator : public Communicator {
  public:
-  MpiCommunicator(const MpiCommunicatorOptions& options, MPI_Comm data, MPI_Comm control, int rank,
-                  int size)
+  // world_ranks: what each rank is called in errors.
+  MpiCommunicator(const MpiCommunicatorOptions& options, MPI_Comm data,
+                  std::shared_ptr<SharedRollCall> roll_call, int rank, std::vector<int> world_ranks)
       : options_(options),
         data_(data),
-        control_(control),
         rank_(rank),
-        size_(size),
-        roll_call_(control, rank, size) {}
-  ~MpiCommunicator() override {
-    roll_call_.Listen();  // nothing unreceived is left behind for MPI_Finalize
-    MPI_Comm_free(&control_);
-    MPI_Comm_free(&data_);
-  }
+        size_(static_cast<int>(world_ranks.size())),
+        world_ranks_(std::move(world_ranks)),
+        roll_call_(std::move(roll_call)) {}
+  ~MpiCommunicator() override { MPI_Comm_free(&data_); }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -163,6 +179,24 @@ class MpiCommunicator : public Communicator {
     return ticket;
   }
 
+  StatusOr<std::unique_ptr<Communicator>> Split(int color) override {
+    const OpTag tag{0, -1, "split"};
+    TW_RETURN_IF_ERROR(Barrier(tag));  // has a deadline, which MPI's own verb has not
+    MPI_Comm part = MPI_COMM_NULL;
+    TW_RETURN_IF_ERROR(MpiStatus(
+        MPI_Comm_split(data_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), ToString(tag)));
+    if (part == MPI_COMM_NULL) return std::unique_ptr<Communicator>();
+    MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN);
+    int rank = 0, size = 1;
+    MPI_Comm_rank(part, &rank);
+    MPI_Comm_size(part, &size);
+    std::vector<int> names(static_cast<size_t>(size));
+    const int own = WorldRank(rank_);
+    TW_RETURN_IF_ERROR(
+        MpiStatus(MPI_Allgather(&own, 1, MPI_INT, names.data(), 1, MPI_INT, part), ToString(tag)));
+    return std::make_unique<MpiCommunicator>(options_, part, roll_call_, rank, std::move(names));
+  }
+
   void Abort(int code) override {
     std::fflush(nullptr);
     std::thread([code] {
@@ -175,7 +209,8 @@ class MpiCommunicator : public Communicator {
 
   const MpiCommunicatorOptions& options() const { return options_; }
   MPI_Comm data() const { return data_; }
-  RollCall& roll_call() { return roll_call_; }
+  RollCall& roll_call() { return **roll_call_; }
+  int WorldRank(int rank) const { return world_ranks_[static_cast<size_t>(rank)]; }
   void CountSent(int64_t bytes) { bytes_sent_ += bytes; }
 
  private:
@@ -207,16 +242,18 @@ class MpiCommunicator : public Communicator {
   }
 
   const MpiCommunicatorOptions options_;
-  MPI_Comm data_, control_;
+  MPI_Comm data_;
   const int rank_, size_;
-  RollCall roll_call_;
+  const std::vector<int> world_ranks_;
+  const std::shared_ptr<SharedRollCall> roll_call_;
   std::array<uint32_t, kNumChannels> next_turn_{};
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 
 void MpiTicket::Note(int code, int peer, int bytes) {
   if (start_status_.ok()) {
-    start_status_ = MpiStatus(code, ToString(tag_) + " with rank " + std::to_string(peer));
+    start_status_ =
+        MpiStatus(code, ToString(tag_) + " with rank " + std::to_string(owner_->WorldRank(peer)));
   }
   expected_.push_back({peer, bytes});
 }
@@ -253,15 +290,16 @@ void MpiTicket::Receive(MutableByteSpan bytes, int from) {
 
 Status MpiTicket::CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const {
   if (failed && status.MPI_ERROR != MPI_SUCCESS) {
-    return MpiStatus(status.MPI_ERROR,
-                     ToString(tag_) + " with rank " + std::to_string(expected.peer));
+    return MpiStatus(status.MPI_ERROR, ToString(tag_) + " with rank " +
+                                           std::to_string(owner_->WorldRank(expected.peer)));
   }
   if (expected.bytes < 0) return OkStatus();
   int received = 0;
   MPI_Get_count(&status, MPI_BYTE, &received);
   if (received == expected.bytes) return OkStatus();
-  return PeerError(ToString(tag_) + ": rank " + std::to_string(expected.peer) + " sent " +
-                   std::to_string(received) + " bytes, expected " + std::to_string(expected.bytes));
+  return PeerError(ToString(tag_) + ": rank " + std::to_string(owner_->WorldRank(expected.peer)) +
+                   " sent " + std::to_string(received) + " bytes, expected " +
+                   std::to_string(expected.bytes));
 }
 
 StatusOr<size_t> MpiTicket::CountDone() {
@@ -289,7 +327,8 @@ Status MpiTicket::Listen() {
   const bool called = roll_call.Listen();
   if (called || now >= start_ms_ + timeout_s * 500) roll_call.Report(tag_);
   if (now < start_ms_ + timeout_s * 1e3) return OkStatus();
-  const Status late = TimedOut(owner_->rank(), tag_, timeout_s, roll_call.Missing());
+  const Status late =
+      TimedOut(owner_->WorldRank(owner_->rank()), tag_, timeout_s, roll_call.Missing());
   return PeerTimeout(std::string(late.message()) + roll_call.Elsewhere(tag_));
 }
 
@@ -340,7 +379,11 @@ StatusOr<std::unique_ptr<Communicator>> MakeMpiCommunicator(const MpiCommunicato
         MpiStatus(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "duplicating the communicator"));
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
   }
-  return std::make_unique<MpiCommunicator>(options, comms[0], comms[1], rank, size);
+  std::vector<int> names(static_cast<size_t>(size));
+  std::iota(names.begin(), names.end(), 0);
+  return std::make_unique<MpiCommunicator>(options, comms[0],
+                                           std::make_shared<SharedRollCall>(comms[1], rank, size),
+                                           rank, std::move(names));
 }
 
 }  // namespace tw

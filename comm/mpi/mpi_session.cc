@@ -41,6 +41,9 @@ StatusOr<RankPlace> FindPlace() {
       "splitting ranks by host"));
   MPI_Comm_rank(local, &place.local_rank);
   MPI_Comm_size(local, &place.local_size);
+  place.first_here = place.rank;
+  TW_RETURN_IF_ERROR(
+      MpiStatus(MPI_Bcast(&place.first_here, 1, MPI_INT, 0, local), "splitting ranks by host"));
   MPI_Comm_free(&local);
   char host[MPI_MAX_PROCESSOR_NAME] = "";
   int length = 0;

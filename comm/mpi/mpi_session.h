@@ -22,6 +22,7 @@ struct RankPlace {
   int size = 1;
   int local_rank = 0;
   int local_size = 1;
+  int first_here = 0;  // lowest rank on this host
   std::string host;
 };
 

@@ -45,6 +45,10 @@ class Communicator {
                                                  const OpTag& tag) = 0;
   virtual std::unique_ptr<Ticket> StartBroadcast(MutableByteSpan bytes, int root,
                                                  const OpTag& tag) = 0;
+  // A communicator over the ranks that pass the same color, in their order; null where color is
+  // negative. All ranks call it together, with nothing under way, and drop what they got before
+  // this communicator goes. Errors name ranks as this communicator does.
+  virtual StatusOr<std::unique_ptr<Communicator>> Split(int color) = 0;
   // Bytes this rank handed to the transport so far (own copies not counted).
   virtual int64_t bytes_sent() const = 0;
   // Ends the job on all ranks with this exit code. Does not return.

@@ -80,6 +80,12 @@ Status Compressor::OptionErrors(std::span<const Compressor* const> options,
   return OkStatus();
 }
 
+StatusOr<size_t> Compressor::ListEntries(ByteSpan, const CodecContext&,
+                                         std::span<kernels::IndexedValue>) const {
+  TW_CHECK(false && "a codec that lists kSparse lists its entries");
+  return size_t{0};
+}
+
 Status Compressor::DecodeAddAny(ByteSpan body, float scale, const CodecContext& context,
                                 TensorView out) const {
   if (out.dtype == DType::kF32) return DecodeAdd(body, scale, context, out.f32());

@@ -26,6 +26,7 @@
 #include "core/base/tensor_view.h"
 #include "core/base/workspace.h"
 #include "core/kernels/message_view.h"
+#include "core/kernels/topk.h"
 
 namespace tw {
 
@@ -46,11 +47,14 @@ struct CompressorTraits {
   bool exact_sum =
       false;  // kSum keeps the mean of the bodies to fp32 rounding (the ef21 family needs that)
   bool block = false;  // scales local to a block: a chunk cut on the block grid encodes on its own
+  // A second encoding loses so much that kReencode is only taken with compressor.hop_feedback.
+  bool hop_needs_feedback = false;
   bool fixed_size = false;   // body bytes depend on numel only
   bool matrix_only = false;  // other shapes travel dense
   bool lossless = false;     // decode(encode(x)) == x bit for bit
   int rounds = 1;
   DType sum_dtype = DType::kF32;  // element type of a summable body
+  bool max_first = false;         // kSum: round 0's body is fp32 and becomes the largest over ranks
   Knob knob = {};                 // the key that trades bytes for error
 };
 
@@ -120,6 +124,12 @@ class Compressor {
   // ranks.
   virtual Status DecodeAdd(ByteSpan body, float scale, const CodecContext& context,
                            std::span<float> out) const = 0;
+
+  // What decode(body) holds beside zeros: elements with strictly ascending indices. Returns how
+  // many there are, and writes none where `out` has no room for all. Checks the body as DecodeAdd
+  // does. Codecs that list Merge::kSparse override it.
+  virtual StatusOr<size_t> ListEntries(ByteSpan body, const CodecContext& context,
+                                       std::span<kernels::IndexedValue> out) const;
 
   // squared[i] = ||message - decode(encode(message))||^2 for options[i]: codecs of this name that
   // differ in their knob only. The default encodes a copy with each and takes the norm of what is

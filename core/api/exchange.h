@@ -20,6 +20,8 @@ struct Segment {
                          // lossless codec's may be the mean's own memory
   TensorView mean;  // out, after the last round: the mean over ranks of the decoded bodies; zeroed
                     // by the caller
+  // kReencode: where the encoding of the sum keeps its error, for the next one; null: nowhere.
+  const StateScope* hop = nullptr;
 };
 
 // What the frame in front of a gathered body says.
@@ -86,6 +88,11 @@ class Exchange {
   virtual ExchangeWork Work(const CompressorTraits&, int64_t /*payload_bytes*/, int ranks) const {
     if (ranks == 1) return {};
     return {.waits = 2, .messages = 2.0 * (ranks - 1)};
+  }
+  // What one rank hands to the transport for a payload (all rounds) of one parameter: an estimate
+  // where that depends on the values. Two hops of (n-1)/n of the body each unless overridden.
+  virtual double WireBytes(const TensorSpec& spec, int64_t payload_bytes, int ranks) const {
+    return 2.0 * static_cast<double>(payload_bytes) * (ranks - 1) / ranks;
   }
   // Last round: fills each segment.mean. Earlier rounds (kSum only): leaves the sums in
   // segment.body.

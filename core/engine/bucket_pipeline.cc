@@ -65,6 +65,7 @@ BucketPipeline::BucketPipeline(const Plan* plan, Communicator* comm, const Pipel
   for (const ParameterPlan& p : plan->parameters()) {
     codec_state_.emplace_back(options.state, "codec/" + p.spec.name + "/");
     feedback_state_.emplace_back(options.state, "feedback/" + p.spec.name + "/");
+    hop_state_.emplace_back(options.state, "hop/" + p.spec.name + "/");
     engine_state_.emplace_back(options.state, "engine/" + p.spec.name + "/");
   }
 }
@@ -262,6 +263,9 @@ Async BucketPipeline::RunGroup(Flight& flight, Group& group, OpTag tag) {
   for (size_t s = 0; s < group.items.size(); ++s) {
     Item& item = flight.items[static_cast<size_t>(group.items[s])];
     group.segments[s] = {item.route->codec, item.codec, item.route->wire_id, {}, {}};
+    if (item.route->hop_feedback) {
+      group.segments[s].hop = &hop_state_[static_cast<size_t>(item.parameter)];
+    }
   }
   for (int round = 0; round < group.rounds; ++round) {
     const bool last = round + 1 == group.rounds;

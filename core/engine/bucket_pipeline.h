@@ -78,7 +78,7 @@ class BucketPipeline {
   const Plan* plan_;
   Communicator* comm_;
   PipelineOptions options_;
-  std::vector<StateScope> codec_state_, feedback_state_, engine_state_;
+  std::vector<StateScope> codec_state_, feedback_state_, hop_state_, engine_state_;
   std::vector<std::unique_ptr<Flight>> idle_;  // their memory is kept
   PipelineTimes times_;
   GradientObserver* observer_ = nullptr;

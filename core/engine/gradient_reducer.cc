@@ -92,7 +92,7 @@ void GradientReducer::Start(uint64_t step) {
   step_ = step;
   local_finite_ = true;
   agreed_ = false;
-  wire_start_ = comm_->bytes_sent();
+  wire_start_ = BytesSent();
 }
 
 void GradientReducer::Arm(uint64_t step) {
@@ -137,6 +137,10 @@ bool GradientReducer::Identity() const {
   return plan_->dense().codec->traits().lossless;
 }
 
+int64_t GradientReducer::BytesSent() const {
+  return comm_->bytes_sent() + (options_.two_level ? options_.two_level->bytes_sent() : 0);
+}
+
 void GradientReducer::LaunchBucket(int bucket) {
   lane_->Launch([this, bucket] { return RunBucket(bucket); });
 }
@@ -151,6 +155,9 @@ Async GradientReducer::RunBucket(int b) {
       local_finite_ = false;
       for (const TensorView& grad : bucket.vectors) FillZero(grad);
     }
+  }
+  if (options_.two_level) {
+    return options_.two_level->Start(b, step_, bucket.parameters, bucket.vectors);
   }
   return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
 }
@@ -184,8 +191,8 @@ ReduceOutcome GradientReducer::Outcome(double start_ms, const std::vector<double
   const double now = NowMs();
   outcome.exposed_ms = now - start_ms;
   SpanTarget{options_.spans, SpanKind::kWait}.Add(start_ms, now);
-  outcome.times = pipeline_.TakeTimes();
-  outcome.wire_bytes = comm_->bytes_sent() - wire_start_;
+  outcome.times = options_.two_level ? options_.two_level->TakeTimes() : pipeline_.TakeTimes();
+  outcome.wire_bytes = BytesSent() - wire_start_;
   return outcome;
 }
 

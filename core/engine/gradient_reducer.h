@@ -14,6 +14,7 @@
 #include "core/engine/bucket_pipeline.h"
 #include "core/engine/lane.h"
 #include "core/engine/tensor_views.h"
+#include "core/engine/two_level.h"
 
 namespace tw {
 
@@ -22,7 +23,8 @@ struct ReducerOptions {
   bool overlap =
       true;  // false: buckets start in Finish, after all ranks agreed that every gradient is finite
   uint64_t seed = 1;
-  SpanLog* spans = nullptr;  // null: no timeline
+  SpanLog* spans = nullptr;       // null: no timeline
+  TwoLevel* two_level = nullptr;  // buckets go through it; null: flat, every rank for itself
 };
 
 struct ReduceOutcome {
@@ -82,6 +84,7 @@ class GradientReducer {
   Async RunBucket(int bucket);
   void LaunchBucket(int bucket);
   bool Identity() const;
+  int64_t BytesSent() const;
   void Start(uint64_t step);
   Status Agree(std::vector<double>* control);
   Status AgreeThenExchange(std::vector<double>* control);

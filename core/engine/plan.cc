@@ -1,5 +1,6 @@
 #include "core/engine/plan.h"
 
+#include <algorithm>
 #include <map>
 
 #include "core/base/hash.h"
@@ -7,37 +8,61 @@
 namespace tw {
 namespace {
 
-Status NoExchange(const Route& route, const std::vector<const Exchange*>& exchanges) {
-  std::string merges;
-  for (Merge m : route.codec->traits().merges)
-    merges += std::string(merges.empty() ? "" : ", ") + MergeName(m);
+std::string Listed(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) out += (out.empty() ? "" : ", ") + word;
+  return out;
+}
+
+Status NoExchange(const Route& route, const TensorSpec& spec,
+                  const std::vector<const Exchange*>& exchanges) {
+  const auto works = [&](const Route& other) {
+    return ChooseExchange(other, spec, exchanges, 2) != nullptr;
+  };
+  std::vector<std::string> merges, accepted, feedbacks, codecs;
+  for (Merge m : route.codec->traits().merges) {
+    merges.push_back(MergeName(m));
+    Route other = route;
+    other.merge = MergeName(m);
+    if (works(other)) accepted.push_back(MergeName(m));
+  }
+  Route any = route;
+  any.merge = "auto";
+  if (works(any)) {
+    return ConfigError("compressor.merge = \"" + route.merge + "\" does not go with compressor " +
+                       route.compressor + " and feedback " + route.feedback + "; these do: auto, " +
+                       Listed(accepted) +
+                       (route.codec->traits().hop_needs_feedback
+                            ? "; reencode with compressor.hop_feedback = true"
+                            : ""));
+  }
   std::string needs;
   if (route.policy->traits().needs_unbiased && !route.codec->traits().unbiased) {
     needs = " needs an unbiased compressor";
   } else if (route.policy->traits().exact_mean) {
-    needs = " needs an exact mean of the bodies (gather, or sum of a codec whose sum is exact)";
+    needs =
+        " needs an exact mean of the bodies (gather, sparse, or sum of a codec whose sum is "
+        "exact)";
   }
-  std::string works;
   for (const auto& name : Registry<FeedbackPolicy>::Get().names()) {
     auto policy = Registry<FeedbackPolicy>::Get().Find(name)->make(ConfigSection{});
     if (!policy.ok()) continue;
-    Route other = route;
+    Route other = any;
     other.policy = policy->get();
-    if (ChooseExchange(other, exchanges)) works += (works.empty() ? "" : ", ") + name;
+    if (works(other)) feedbacks.push_back(name);
   }
-  std::string codecs;
   for (const auto& name : Registry<Compressor>::Get().names()) {
     auto codec = Registry<Compressor>::Get().Find(name)->make(ConfigSection{});
     if (!codec.ok()) continue;
-    Route other = route;
+    Route other = any;
     other.codec = codec->get();
-    if (ChooseExchange(other, exchanges)) codecs += (codecs.empty() ? "" : ", ") + name;
+    if (works(other)) codecs.push_back(name);
   }
-  return ConfigError("compressor.name = \"" + route.compressor + "\" (merges: " + merges +
+  return ConfigError("compressor.name = \"" + route.compressor + "\" (merges: " + Listed(merges) +
                      ") and feedback.name = \"" + route.feedback +
                      "\" do not go together: " + route.feedback + needs + "; with " +
-                     route.compressor + " these feedbacks work: " + works + "; with " +
-                     route.feedback + " these compressors: " + codecs);
+                     route.compressor + " these feedbacks work: " + Listed(feedbacks) + "; with " +
+                     route.feedback + " these compressors: " + Listed(codecs));
 }
 
 }  // namespace
@@ -50,22 +75,27 @@ int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec) {
   return total;
 }
 
-const Exchange* ChooseExchange(const Route& route, const std::vector<const Exchange*>& exchanges) {
+const Exchange* ChooseExchange(const Route& route, const TensorSpec& spec,
+                               const std::vector<const Exchange*>& exchanges, int ranks) {
+  const Exchange* best = nullptr;
+  double least = 0;
+  const int64_t payload = PayloadBytes(*route.codec, spec);
   for (Merge merge : route.codec->traits().merges) {
+    if (route.merge != "auto" && route.merge != MergeName(merge)) continue;
     if (!Accepts(*route.policy, *route.codec, merge)) continue;
+    if (merge == Merge::kReencode && route.codec->traits().hop_needs_feedback &&
+        !route.hop_feedback) {
+      continue;
+    }
     for (const Exchange* exchange : exchanges) {
-      if (exchange->merge() == merge) return exchange;
+      if (exchange->merge() != merge) continue;
+      const double bytes = exchange->WireBytes(spec, payload, ranks);
+      if (best && bytes >= least) continue;
+      best = exchange;
+      least = bytes;
     }
   }
-  return nullptr;
-}
-
-double WireBytes(const Exchange& exchange, int64_t payload_bytes, int ranks) {
-  const double body = static_cast<double>(payload_bytes), n = ranks;
-  if (exchange.merge() == Merge::kGather) {
-    return (body + static_cast<double>(exchange.header_bytes())) * (n - 1);
-  }
-  return 2.0 * body * (n - 1) / n;
+  return best;
 }
 
 bool GlobMatch(const std::string& pattern, const std::string& text) {
@@ -91,7 +121,8 @@ bool Accepts(const FeedbackPolicy& policy, const Compressor& codec, Merge merge)
   const FeedbackTraits& traits = policy.traits();
   if (traits.needs_unbiased && !codec.traits().unbiased) return false;
   if (!traits.exact_mean) return true;
-  return merge == Merge::kGather || (merge == Merge::kSum && codec.traits().exact_sum);
+  return merge == Merge::kGather || merge == Merge::kSparse ||
+         (merge == Merge::kSum && codec.traits().exact_sum);
 }
 
 StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptions& options) {
@@ -111,8 +142,8 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
     p.route = rule.route;
     p.rule = static_cast<int>(r);
     p.start_step = rule.start_step;
-    p.route.exchange = ChooseExchange(p.route, options.exchanges);
-    if (!p.route.exchange) return NoExchange(p.route, options.exchanges);
+    p.route.exchange = ChooseExchange(p.route, spec, options.exchanges, options.world_size);
+    if (!p.route.exchange) return NoExchange(p.route, spec, options.exchanges);
 
     const CompressorTraits& traits = p.route.codec->traits();
     const int64_t raw = spec.numel() * DTypeBytes(spec.dtype);
@@ -151,6 +182,14 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
       plan.notes_.push_back("[[compressor.rule]] match = \"" + options.rules[r].match +
                             "\" matches no parameter");
     }
+  }
+  const auto forgets = [](const ParameterPlan& p) {
+    return p.route.hop_feedback && p.route.exchange->merge() != Merge::kReencode;
+  };
+  if (std::any_of(plan.parameters_.begin(), plan.parameters_.end(), forgets)) {
+    plan.notes_.push_back(
+        "compressor.hop_feedback does nothing where bodies are not encoded a second time "
+        "(exchange reencode)");
   }
   if (asked > 0 && compressed == 0) {
     plan.notes_.push_back("compression inactive: every parameter travels dense");

@@ -17,6 +17,8 @@ struct Route {
   const Compressor* codec = nullptr;
   int wire_id = 0;
   const FeedbackPolicy* policy = nullptr;
+  std::string merge = "auto";  // name of the only one wanted, or auto
+  bool hop_feedback = false;   // error feedback of kReencode's second hop
   const Exchange* exchange = nullptr;
 };
 
@@ -75,11 +77,11 @@ class Plan {
 bool GlobMatch(const std::string& pattern, const std::string& text);
 // All rounds; an upper bound for codecs without a fixed size.
 int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec);
-// What one rank hands to the transport for a payload: a sum and a re-encode move (n-1)/n of the
-// body twice, a gather sends the framed body to n-1 peers. 0 for one rank.
-double WireBytes(const Exchange& exchange, int64_t payload_bytes, int ranks);
-// The exchange for the first merge of the codec that its policy accepts; null when there is none.
-const Exchange* ChooseExchange(const Route& route, const std::vector<const Exchange*>& exchanges);
+// Of the exchanges for merges that codec, policy and the route's own wish accept the one that hands
+// the fewest bytes to the transport; of equals the one the codec lists first. Null when there is
+// none.
+const Exchange* ChooseExchange(const Route& route, const TensorSpec& spec,
+                               const std::vector<const Exchange*>& exchanges, int ranks);
 // Whether the policy's needs hold for means formed this way.
 bool Accepts(const FeedbackPolicy& policy, const Compressor& codec, Merge merge);
 

@@ -8,6 +8,7 @@
 // magnitudes) picks k of them and the others go back. When the guess was wrong (fewer than k
 // candidates, or more than fit) everything goes back and the radix selection runs on the buffer.
 
+#include <bit>
 #include <cstdint>
 #include <span>
 
@@ -19,6 +20,9 @@ namespace tw::kernels {
 using IndexedValue = uint64_t;
 inline uint32_t IndexOf(IndexedValue e) { return static_cast<uint32_t>(e); }
 inline uint32_t ValueBitsOf(IndexedValue e) { return static_cast<uint32_t>(e >> 32); }
+inline IndexedValue MakeIndexedValue(uint32_t index, float value) {
+  return IndexedValue{std::bit_cast<uint32_t>(value)} << 32 | index;
+}
 
 // Room for one step of the widest vectors beyond what is counted on.
 inline constexpr size_t kTakeSlack = 64;

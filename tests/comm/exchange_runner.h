@@ -80,6 +80,7 @@ class ExchangeRunner {
         segment.context = Context(specs[s], comm_.rank(), comm_.size());
         segment.context.state = scopes[s].get();
         segment.wire_id = 77;
+        segment.hop = hop_feedback ? scopes[s].get() : nullptr;
         segment.mean = ViewOf(means[s]);
         Message message{ViewOf(messages[s]), {}, 1.0f};
         const MutableByteSpan space =
@@ -124,6 +125,8 @@ class ExchangeRunner {
     for (double& x : mean) x /= comm_.size();
     return mean;
   }
+
+  bool hop_feedback = false;  // of Run
 
   size_t scratch_bytes() const { return scratch_.bytes(); }
   const ExchangeTimes& times() const { return times_; }

@@ -73,7 +73,7 @@ class RawCodec : public FakeCodec {
 // (u32 index, f32 value) of every element that is not zero.
 class NonzeroCodec : public FakeCodec {
  public:
-  NonzeroCodec() : FakeCodec({.merges = {Merge::kGather}}) {}
+  NonzeroCodec() : FakeCodec({.merges = {Merge::kGather, Merge::kSparse}}) {}
   int64_t MaxEncodedBytes(const TensorSpec& spec, int) const override { return 8 * spec.numel(); }
   StatusOr<int64_t> EncodeRound(int, ByteSpan, const MessageView& message, const CodecContext&,
                                 MutableByteSpan body) const override {
@@ -97,6 +97,16 @@ class NonzeroCodec : public FakeCodec {
       out[i] += scale * LoadLE<float>(body.data() + at + 4);
     }
     return OkStatus();
+  }
+  StatusOr<size_t> ListEntries(ByteSpan body, const CodecContext& context,
+                               std::span<kernels::IndexedValue> out) const override {
+    const size_t count = body.size() / 8;
+    for (size_t j = 0; count <= out.size() && j < count; ++j) {
+      const uint32_t index = LoadLE<uint32_t>(body.data() + 8 * j);
+      if (index >= context.spec->numel()) return DataLoss("nonzero: index out of range");
+      out[j] = kernels::MakeIndexedValue(index, LoadLE<float>(body.data() + 8 * j + 4));
+    }
+    return count;
   }
 };
 

@@ -136,6 +136,22 @@ inline std::string CheckControlVerbs(Communicator& comm) {
   return "";
 }
 
+// Even ranks, odd ranks, and none from rank 4 on: their own verbs, beside those of the whole.
+inline std::string CheckSplit(Communicator& comm) {
+  const int me = comm.rank(), members = std::min(4, comm.size());
+  auto part = comm.Split(me < 4 ? me % 2 : -1);
+  if (!part.ok()) return std::string(part.status().message());
+  if (me >= 4) return *part == nullptr ? "" : "Split: a part for a negative color";
+  if ((*part)->rank() != me / 2) return "Split: wrong rank";
+  if ((*part)->size() != (members + 1 - me % 2) / 2) return "Split: wrong size";
+  const auto all = (*part)->AllGatherInt(me, {1, 3, "part"});
+  if (!all.ok()) return std::string(all.status().message());
+  for (size_t r = 0; r < all->size(); ++r) {
+    if ((*all)[r] != 2 * static_cast<int64_t>(r) + me % 2) return "Split: another part's value";
+  }
+  return CheckAllToAllV(**part, 97);
+}
+
 // All of the above over sizes that divide by nothing; "" or the first complaint.
 inline std::string CheckVerbs(Communicator& comm) {
   std::string wrong;
@@ -157,6 +173,8 @@ inline std::string CheckVerbs(Communicator& comm) {
   }
   keep(CheckOverlappingTickets(comm));
   keep(CheckControlVerbs(comm));
+  keep(CheckSplit(comm));
+  keep(CheckSplit(comm));
   return wrong;
 }
 

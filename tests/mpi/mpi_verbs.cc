@@ -74,6 +74,7 @@ int Main() {
   CheckExchange(comm, RawCodec(), Merge::kSum);
   CheckExchange(comm, NonzeroCodec(), Merge::kGather);
   CheckExchange(comm, ByteBlockCodec(), Merge::kReencode);
+  CheckExchange(comm, NonzeroCodec(), Merge::kSparse);
   (*session)->Finalize();
   return failures ? 1 : 0;
 }

@@ -67,6 +67,17 @@ struct Evidence : PlanEvidence {
 
 TEST(NoPlanner, NeverPlans) { EXPECT_EQ(Make("none")->schedule().every, 0); }
 
+TEST(Warmup, FallsByEqualFactorsToTheConfiguredValue) {
+  const auto planner = Make("warmup", {{"stages", int64_t{2}}, {"boost", 16.0}});
+  EXPECT_TRUE(planner->wishes().knob);
+  EXPECT_EQ(planner->wishes().most, 3);
+  Evidence e(*planner, {Menu({1, 4, 16}, 100, 0), Menu({2, 3}, 100, 0)});
+  EXPECT_THAT(e.in_effect, ElementsAre(2, 1));  // where the knob ends before, its largest
+  EXPECT_THAT(e.Round(*planner).choice, ElementsAre(1, 1));
+  EXPECT_THAT(e.Round(*planner).choice, ElementsAre(0, 0));
+  EXPECT_THAT(e.Round(*planner).choice, ElementsAre(0, 0));
+}
+
 TEST(LGreco, GivesBytesToTheParameterWhoseErrorFallsFastest) {
   const auto planner = Make("lgreco");
   Evidence e(*planner, {Menu({1, 2, 4}, 100, 1), Menu({1, 2, 4}, 10, 1)});

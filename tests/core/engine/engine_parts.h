@@ -24,7 +24,7 @@ std::unique_ptr<Interface> MakeVariant(const std::string& name, const Keys& keys
 
 inline std::vector<const Exchange*> AllExchanges() {
   std::vector<const Exchange*> out;
-  for (Merge merge : {Merge::kSum, Merge::kGather, Merge::kReencode}) {
+  for (Merge merge : {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse}) {
     if (const Exchange* exchange = FindExchange(merge)) out.push_back(exchange);
   }
   return out;

@@ -143,6 +143,30 @@ TEST_F(PlanTest, AnInexactSumIsGatheredUnderEf21) {
   EXPECT_EQ(merge("powersgd", "ef21"), Merge::kSum);
 }
 
+TEST_F(PlanTest, TakesTheExchangeOfTheFewestBytes) {
+  const auto merge = [&](double ratio, int ranks, const std::string& wanted = "auto") {
+    PlanOptions options = routes_.Options(ranks);
+    options.rules = {Rule("*", "topk", "ef21", {{"ratio", ratio}})};
+    options.rules[0].route.merge = wanted;
+    const auto plan = Plan::Build(Specs(), options);
+    TW_CHECK_OK(plan);
+    return plan->parameters()[1].route.exchange->merge();
+  };
+  EXPECT_EQ(merge(0.01, 4), Merge::kGather);
+  EXPECT_EQ(merge(0.3, 8), Merge::kSparse);  // eight selections of 30 % cover nearly everything
+  EXPECT_EQ(merge(0.01, 4, "sparse"), Merge::kSparse);
+  EXPECT_EQ(merge(0.3, 8, "gather"), Merge::kGather);
+}
+
+TEST_F(PlanTest, AMergeThatCannotWorkIsRefused) {
+  PlanRule rule = Rule("*", "blockquant", "ef21");
+  rule.route.merge = "reencode";
+  const auto plan = Build({rule});
+  EXPECT_EQ(ExitCode(plan.status()), 2);
+  EXPECT_THAT(std::string(plan.status().message()),
+              AllOf(HasSubstr("compressor.merge = \"reencode\""), HasSubstr("auto, gather")));
+}
+
 TEST_F(PlanTest, APairWithoutACommonExchangeIsRefused) {
   PlanOptions options = routes_.Options(2);
   options.exchanges = {FindExchange(Merge::kSum)};  // a transport that can only add

@@ -8,7 +8,7 @@ from harness import overrides
 
 # Pairs of the quick label: every exchange and every feedback once.
 QUICK = {("none", "none"), ("powersgd", "ef14"), ("topk", "econtrol_m"), ("blockquant", "ef21"), ("randk", "econtrol"),
-         ("natural", "diana"), ("bf16", "ef21m"), ("threshold", "ef14")}
+         ("natural", "diana"), ("bf16", "ef21m"), ("threshold", "ef14"), ("intsum", "ef21"), ("topk", "dgc")}
 
 
 class Replicas(harness.ProgramTest):
@@ -47,6 +47,26 @@ class Replicas(harness.ProgramTest):
     def test_topk_at_2_and_reencode_at_4_ranks(self):
         self.agree(2, 10, [("topk", "ef14")])
         self.agree(4, 10, [("blockquant", "ef14")])
+
+    def test_sparse_at_4_ranks_gives_the_bits_of_gather(self):
+        hashes = set()
+        for merge in ("gather", "sparse"):
+            self.train(4, run__dir=merge, train__steps=10, compressor__name="topk", compressor__merge=merge,
+                       feedback__name="ef21", compressor__min_numel=512)
+            summary = self.summary(merge)
+            self.assertEqual(summary["status"], "finished")
+            hashes.add(summary["params_hash"])
+        self.assertEqual(len(hashes), 1)
+
+    def test_groups_send_one_message_and_replicas_stay_equal(self):
+        for size, ranks in ((2, 4), (2, 3)):
+            for compressor, feedback in (("none", "none"), ("topk", "dgc"), ("powersgd", "ef14")):
+                with self.subTest(compressor=compressor, size=size, ranks=ranks):
+                    run_dir = f"{compressor}-{size}-{ranks}"
+                    result = self.train(ranks, run__dir=run_dir, train__steps=10, compressor__name=compressor,
+                                        feedback__name=feedback, comm__group_size=size, compressor__min_numel=512)
+                    self.assertIn(f"{ranks} ranks in 2 groups", result.err)
+                    self.assertEqual(self.summary(run_dir)["status"], "finished")
 
     @unittest.skipUnless(harness.SLOW, "label slow")
     def test_all_pairs_refused_or_equal_at_2_ranks(self):

@@ -1,0 +1,34 @@
+#pragma once
+// Integers of one scale that all ranks share, so that their sums are sums of what they stand for;
+// and the randomized Hadamard rotation, which spreads large elements over their block first.
+//
+// Element-wise operations and additions in a fixed order only: no result depends on the SIMD
+// target. Thread safe.
+
+#include <cstdint>
+#include <span>
+
+namespace tw::kernels {
+
+// The largest magnitude; 0 when empty.
+float LargestMagnitude(std::span<const float> x);
+
+// Codes q_i = nearest(x_i * levels / scale + u_i), ties to even, cut to [-levels, levels]; u_i is
+// CentredUniform of number first_index + i of the stream, so that q_i is right on the average. A
+// scale of 0 gives zeros. REQUIRES: scale >= largest magnitude, finite; codes.size() == x.size().
+void RoundToLevels(std::span<const float> x, float scale, int levels, uint64_t key,
+                   uint64_t first_index, std::span<int16_t> codes);
+void RoundToLevelsReference(std::span<const float> x, float scale, int levels, uint64_t key,
+                            uint64_t first_index, std::span<int16_t> codes);
+// What a step of codes stands for.
+float LevelStep(float scale, int levels);
+
+// x <- H D x / sqrt(n): D flips sign i where number first_index + i of the stream is odd, H is the
+// Hadamard matrix. REQUIRES: n = x.size() is a power of two.
+void Rotate(std::span<float> x, uint64_t key, uint64_t first_index);
+// The inverse: x <- D H x / sqrt(n).
+void RotateBack(std::span<float> x, uint64_t key, uint64_t first_index);
+// x <- H x, by the definition.
+void HadamardReference(std::span<float> x);
+
+}  // namespace tw::kernels
