@@ -94,15 +94,16 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   std::vector<std::string> rest = overrides;
   TW_ASSIGN_OR_RETURN(const ClusterWords words, TakeClusterWords(&rest, hint.size));
   const int ranks = words.ranks;
-  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load(config, rest, {"ranks", "rate", "latency", "run"}));
+  TW_ASSIGN_OR_RETURN(const LoadedConfig loaded,
+                      LoadedConfig::Load(config, rest, {"ranks", "rate", "latency", "run"}));
   TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, ranks));
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
   int64_t params = 0;
+  for (const auto& [name, parameter] : a->parameters) params += parameter.numel();
   double payload = 0, wire = 0;  // a step, on the average
   const double exchanges = a->strategy->ExchangesPerStep();
   for (const ParameterPlan& p : a->plan->parameters()) {
-    params += p.spec.numel();
     payload += exchanges * static_cast<double>(p.payload_bytes);
     wire += exchanges * WireBytes(*p.route.exchange, p.payload_bytes, ranks);
   }

@@ -211,7 +211,7 @@ Status TrainRun::Go() {
   StateBag state;
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           static_cast<uint64_t>(s.train.seed), spans.get()});
+                           static_cast<uint64_t>(s.train.seed), spans.get(), a.sketches});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;

@@ -23,6 +23,7 @@ struct ReducerOptions {
       true;  // false: buckets start in Finish, after all ranks agreed that every gradient is finite
   uint64_t seed = 1;
   SpanLog* spans = nullptr;  // null: no timeline
+  Sketches sketches;  // the parameters whose gradients arrive elsewhere than in their own .grad
 };
 
 struct ReduceOutcome {
@@ -93,7 +94,7 @@ class GradientReducer {
   Lane* lane_;
   StateBag* state_;
   ReducerOptions options_;
-  NamedTensors parameters_;
+  NamedTensors leaves_;  // where gradients arrive: the parameters, or what stands in for them
   std::vector<ParameterView> views_;
   std::vector<at::Tensor> grads_;
   std::vector<Bucket> buckets_;
