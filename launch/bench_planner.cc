@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/engine/plan_updater.h"
+#include "core/engine/update.h"
 #include "launch/compose.h"
 
 namespace tw {
@@ -54,7 +55,7 @@ StatusOr<Row> Measure(const std::vector<std::string>& overrides, int64_t rounds)
   StateBag state;
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           static_cast<uint64_t>(s.train.seed)});
+                           static_cast<uint64_t>(s.train.seed), nullptr, a.sketches});
   TW_ASSIGN_OR_RETURN(
       auto updater,
       PlanUpdater::Create({a.planner.get(), s.planner, &a.choices, a.plan.get(), &state,
@@ -71,7 +72,7 @@ StatusOr<Row> Measure(const std::vector<std::string>& overrides, int64_t rounds)
     double sums[] = {0.0};
     TW_RETURN_IF_ERROR(reducer.Finish(sums).status());
     TW_RETURN_IF_ERROR(
-        a.optimizer->Step(reducer.views(), {s.optimizer.lr, 1.0f, step + 1, &state}));
+        Update(*a.optimizer, reducer.views(), {s.optimizer.lr, 1.0f, step + 1, &state}));
     StepRecord record;
     record.step = ++step;
     TW_RETURN_IF_ERROR(updater->EndStep(record));

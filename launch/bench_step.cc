@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/base/rng.h"
+#include "core/engine/update.h"
 #include "launch/compose.h"
 
 namespace tw {
@@ -46,7 +47,8 @@ class Stepper {
           s->assembly_->parameters, s->assembly_->plan.get(), &s->world_->comm(),
           &s->world_->lane(), &s->state_,
           ReducerOptions{static_cast<int64_t>(settings.comm.bucket_cap_mb * (1 << 20)),
-                         settings.comm.overlap, static_cast<uint64_t>(settings.train.seed)});
+                         settings.comm.overlap, static_cast<uint64_t>(settings.train.seed), nullptr,
+                         s->assembly_->sketches});
     }
     return s;
   }
@@ -63,20 +65,26 @@ class Stepper {
       TW_RETURN_IF_ERROR(reducer_->Finish(sums).status());
       return Update(reducer_->views());
     }
-    for (auto& [name, parameter] : assembly_->parameters) parameter.mutable_grad() = at::Tensor();
+    const Sketches& sketches = assembly_->sketches;
+    for (const auto& [name, parameter] : assembly_->parameters) {
+      at::Tensor leaf = GradientLeaf(sketches, name, parameter);
+      leaf.mutable_grad() = at::Tensor();
+    }
     assembly_->task->Loss(step, 0).backward();
     views_.clear();
     for (size_t i = 0; i < assembly_->parameters.size(); ++i) {
-      const at::Tensor& parameter = assembly_->parameters[i].second;
+      const auto& [name, parameter] = assembly_->parameters[i];
+      const auto sketch = sketches.find(name);
       views_.push_back({&assembly_->plan->parameters()[i].spec, ViewOf(parameter),
-                        ViewOf(parameter.grad().contiguous())});
+                        ViewOf(GradientLeaf(sketches, name, parameter).grad()),
+                        sketch == sketches.end() ? nullptr : sketch->second.expansion});
     }
     return Update(views_);
   }
 
  private:
   Status Update(std::span<const ParameterView> views) {
-    return assembly_->optimizer->Step(views, {lr_, 1.0f, update_, &state_});
+    return tw::Update(*assembly_->optimizer, views, {lr_, 1.0f, update_, &state_});
   }
 
   std::unique_ptr<World> world_;

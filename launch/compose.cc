@@ -63,7 +63,7 @@ Status TreatMoments(const LoadedConfig& loaded, Assembly* a) {
   }
   std::vector<int64_t> matched(rules.size(), 0);
   int64_t asked = 0, taken = 0;
-  for (const TensorSpec& spec : SpecsOf(a->parameters)) {
+  for (const TensorSpec& spec : SpecsOf(a->parameters, a->sketches)) {
     size_t r = 0;
     while (!GlobMatch(rules[r].match, spec.name)) ++r;
     ++matched[r];
@@ -80,6 +80,22 @@ Status TreatMoments(const LoadedConfig& loaded, Assembly* a) {
   if (asked > 0 && taken == 0) {
     a->warnings.push_back("optimizer.state = \"" + s.optimizer.state + "\" does nothing: no " +
                           "parameter has more than " + std::to_string(kSmallState) + " elements");
+  }
+  return OkStatus();
+}
+
+// What does not go together with gradients that are sketches.
+Status AcceptSketches(const Settings& s, const Assembly& a) {
+  const std::string codec = "memory.activations = \"" + s.memory.activations + "\"";
+  if (!a.strategy->takes_sketches()) {
+    return ConfigError(codec + " keeps gradients as sketches, and strategy.name = \"" + s.strategy +
+                       "\" works on whole parameters: use strategy.name = \"sync\"");
+  }
+  const WeightDecay decay = a.optimizer->weight_decay();
+  if (decay.rate > 0 && !decay.decoupled) {
+    return ConfigError(codec + " keeps gradients as sketches, to which optimizer.name = \"" +
+                       s.optimizer.name +
+                       "\" cannot add its weight decay: use optimizer.weight_decay = 0, or adamw");
   }
   return OkStatus();
 }
@@ -124,6 +140,9 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   options.batch_size = s.train.batch_size;
   options.precision = s.train.precision;
   options.memory = s.memory;
+  if (const auto* codec = Registry<ActivationCodec>::Get().Find(s.memory.activations)) {
+    TW_ASSIGN_OR_RETURN(options.activations, codec->make(loaded.config.section("memory")));
+  }
   options.for_eval = for_eval;
   if (const char* home = std::getenv("HOME")) {
     options.cache_folder = std::string(home) + "/.cache/tightwire";
@@ -194,10 +213,11 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   auto a = std::make_unique<Assembly>();
   TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false));
   a->parameters = a->task->parameters();
+  a->sketches = a->task->sketches();
 
   constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
   TW_ASSIGN_OR_RETURN(const PlanOptions plan,
-                      AssembleMethod(loaded, SpecsOf(a->parameters),
+                      AssembleMethod(loaded, SpecsOf(a->parameters, a->sketches),
                                      exchanging > 0 ? exchanging : world_size, kMerges, a.get()));
   if (a->strategy->place() == Place::kLabOnly) {
     return ConfigError("strategy.name = \"" + s.strategy +
@@ -222,6 +242,7 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                        "\" measures the exchange of every step, and strategy.name = \"" +
                        s.strategy + "\" has one in several: use planner.name = \"none\"");
   }
+  if (!a->sketches.empty()) TW_RETURN_IF_ERROR(AcceptSketches(s, *a));
   a->warnings = loaded.idle;
   NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());

@@ -41,6 +41,7 @@ struct OwnedRoute {
 struct Assembly {
   std::unique_ptr<Task> task;
   GradientReducer::NamedTensors parameters;
+  Sketches sketches;
   std::unique_ptr<FeedbackPolicy> feedback, no_feedback;
   std::vector<OwnedRoute> routes;  // dense first, then one a rule
   std::unique_ptr<Plan> plan;

@@ -104,10 +104,10 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   TW_ASSIGN_OR_RETURN(const std::string toml, EffectiveToml(loaded.config, loaded.settings));
 
   int64_t params = 0;
+  for (const auto& [name, parameter] : a->parameters) params += parameter.numel();
   double payload = 0, wire = 0;  // a step, on the average
   const double exchanges = a->strategy->ExchangesPerStep();
   for (const ParameterPlan& p : a->plan->parameters()) {
-    params += p.spec.numel();
     payload += exchanges * static_cast<double>(p.payload_bytes);
     wire += exchanges * p.route.exchange->WireBytes(p.spec, p.payload_bytes, exchanging);
   }

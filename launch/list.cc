@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "core/api/activation_codec.h"
 #include "core/api/activations.h"
 #include "core/api/exchange.h"
 #include "core/api/feedback.h"
@@ -85,6 +86,7 @@ Status RunList(const std::string& kind, bool json, std::ostream& out) {
   Append<StateCodec>("state", &rows);
   Append<Schedule>("schedule", &rows);
   Append<ActivationPolicy>("activation", &rows);
+  Append<ActivationCodec>("activation_codec", &rows);
   Append<MetricSinkKind>("sink", &rows);
   for (const auto& [section, fields] : CommonFields()) {
     rows.push_back({"section", section.empty() ? "(top)" : section, "keys of every run", fields,

@@ -6,7 +6,7 @@ MemoryReport PredictMemory(const Assembly& a) {
   MemoryReport report;
   for (const ParameterPlan& p : a.plan->parameters()) {
     const int64_t n = p.spec.numel();
-    report.parameters += n * DTypeBytes(p.spec.dtype);
+    report.gradients += n * DTypeBytes(p.spec.dtype);
     report.optimizer += a.optimizer->StateBytes(p.spec, a.treatments[p.spec.id]);
     report.feedback += p.route.policy->traits().state_floats * n * 4;
     if (p.route.hop_feedback && p.route.exchange->merge() == Merge::kReencode) {
@@ -14,7 +14,9 @@ MemoryReport PredictMemory(const Assembly& a) {
     }
     report.strategy += a.strategy->StateBytes(p.spec);
   }
-  report.gradients = report.parameters;
+  for (const auto& [name, parameter] : a.parameters) {
+    report.parameters += static_cast<int64_t>(parameter.nbytes());
+  }
   if (auto estimate = a.task->EstimateActivations()) {
     report.activations = estimate->peak;
     report.layers = std::move(estimate->layers);

@@ -57,7 +57,7 @@ constexpr char kExplainExamples[] = R"(examples:
 
 constexpr char kListExamples[] =
     R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, state, schedule,
-  activation, sink, section
+  activation, activation_codec, sink, section
 examples:
   tightwire list compressor
   tightwire list --json)";

@@ -3,6 +3,7 @@
 #include <map>
 #include <sstream>
 
+#include "core/api/activation_codec.h"
 #include "core/api/feedback.h"
 #include "core/api/metrics.h"
 #include "core/api/optimizer.h"
@@ -55,6 +56,36 @@ Status CheckVariantKeys(const ConfigSection& section, const SectionRule& rule,
   std::vector<std::string> known = Keys(rule.common);
   for (const auto& f : rule.variant) known.push_back(f.key);
   return CheckKeys(section, known, rule.elsewhere, idle);
+}
+
+// A policy for whole blocks goes with layers that keep their inputs.
+std::string CodecName(const MemoryConfig& memory) {
+  return Registry<ActivationCodec>::Get().Find(memory.activations) ? memory.activations : "none";
+}
+
+// [memory] names its variant by `activations`. A key of another one at its default is nobody's
+// wish.
+StatusOr<MemoryConfig> ReadMemory(const ConfigSection& section, std::vector<std::string>* idle) {
+  TW_ASSIGN_OR_RETURN(const MemoryConfig memory, ParseFields<MemoryConfig>(section));
+  TW_ASSIGN_OR_RETURN(
+      const SectionRule rule,
+      VariantRule<ActivationCodec>(section, CodecName(memory), MemoryConfig::Fields().infos()));
+  std::vector<std::string> others;
+  TW_RETURN_IF_ERROR(CheckVariantKeys(section, rule, &others));
+  if (others.empty()) return memory;
+  std::vector<std::string> own = Keys(rule.variant);
+  for (const std::string& name : Registry<ActivationCodec>::Get().names()) {
+    for (const FieldInfo& f : Registry<ActivationCodec>::Get().Find(name)->fields) {
+      const auto it = section.values.find(f.key);
+      if (it == section.values.end() || it->second.value == f.default_value) continue;
+      if (std::find(own.begin(), own.end(), f.key) != own.end()) continue;
+      own.push_back(f.key);
+      idle->push_back("memory." + f.key + " = " + ToToml(it->second.value) +
+                      " does nothing with memory.activations = \"" + memory.activations + "\" (" +
+                      it->second.where + ")");
+    }
+  }
+  return memory;
 }
 
 void AppendSection(const std::string& header, const Values& values, std::string* out) {
@@ -206,7 +237,6 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_RETURN_IF_ERROR(plain("task", &s.task));
   TW_RETURN_IF_ERROR(plain("train", &s.train));
   TW_RETURN_IF_ERROR(plain("comm", &s.comm));
-  TW_RETURN_IF_ERROR(plain("memory", &s.memory));
   TW_RETURN_IF_ERROR(plain("checkpoint", &s.checkpoint));
   TW_RETURN_IF_ERROR(plain("metrics", &s.metrics));
   if (!s.metrics.trace_steps.empty()) {
@@ -261,18 +291,9 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   s.strategy = config.section("strategy").GetString("name", s.strategy);
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, name_only));
-  const auto note_idle = [&](const std::string& section, const std::string& key) {
-    const auto& values = config.section(section).values;
-    const auto it = values.find(key);
-    if (it == values.end()) return;
-    idle->push_back(section + "." + key + " = " + ToToml(it->second.value) +
-                    " does nothing in this version (" + it->second.where + ")");
-  };
   if (s.model_name.empty() && !(s.memory == MemoryConfig{})) {
     idle->push_back("[memory] does nothing: the task brings a model of its own");
   }
-  // A run folder's config.toml holds every default: those are nobody's wish.
-  if (s.memory.compact_rank != MemoryConfig{}.compact_rank) note_idle("memory", "compact_rank");
   s.schedule = config.section("schedule").GetString("name", s.schedule);
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule, name_only));
@@ -342,7 +363,8 @@ StatusOr<std::string> EffectiveToml(const Config& config, const Settings& s) {
   }
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Schedule>*>(nullptr), "schedule", s.schedule,
                              named(s.schedule)));
-  AppendSection("[memory]", DumpFields(s.memory), &out);
+  TW_RETURN_IF_ERROR(variant(static_cast<Registry<ActivationCodec>*>(nullptr), "memory",
+                             CodecName(s.memory), DumpFields(s.memory)));
   AppendSection("[checkpoint]", DumpFields(s.checkpoint), &out);
   AppendSection("[metrics]", DumpFields(s.metrics), &out);
   return out;

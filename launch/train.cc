@@ -233,7 +233,7 @@ Status TrainRun::Go() {
   }
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           seed, spans.get(), two_level.get()});
+                           seed, spans.get(), two_level.get(), a.sketches});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;

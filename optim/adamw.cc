@@ -19,6 +19,8 @@ class AdamW : public Optimizer {
  public:
   explicit AdamW(AdamWConfig config) : config_(std::move(config)) {}
 
+  WeightDecay weight_decay() const override { return {config_.weight_decay, true}; }
+
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
     for (const ParameterView& parameter : parameters) {

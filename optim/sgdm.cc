@@ -41,6 +41,8 @@ class Sgdm : public Optimizer {
  public:
   explicit Sgdm(const SgdmConfig& config) : config_(config) {}
 
+  WeightDecay weight_decay() const override { return {config_.weight_decay, false}; }
+
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
     for (const ParameterView& parameter : parameters) {

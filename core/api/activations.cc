@@ -1,13 +1,26 @@
 #include "core/api/activations.h"
 
+#include "core/api/activation_codec.h"
+
 namespace tw {
+namespace {
+
+// What memory.activations may be.
+std::vector<std::string> ActivationNames() {
+  std::vector<std::string> names = Registry<ActivationPolicy>::Get().names();
+  for (const std::string& codec : Registry<ActivationCodec>::Get().names()) {
+    if (std::find(names.begin(), names.end(), codec) == names.end()) names.push_back(codec);
+  }
+  return names;
+}
+
+}  // namespace
 
 FieldList<MemoryConfig> MemoryConfig::Fields() {
   return FieldList<MemoryConfig>()
-      .Text("activations", &MemoryConfig::activations, Registry<ActivationPolicy>::Get().names(),
-            "what a block keeps for backward; checkpoint: its input only, and runs again")
-      .Real("compact_rank", &MemoryConfig::compact_rank, {0, 1, kOpenLow},
-            "rank fraction of activations = compact, which this version does not have")
+      .Text("activations", &MemoryConfig::activations, ActivationNames(),
+            "what is kept for backward. checkpoint: of a block its input, it runs again; compact, "
+            "int8: of a linear layer's input a projection, or 8 bits a number")
       .Int("mlp_chunks", &MemoryConfig::mlp_chunks, {0, 1 << 20},
            "pieces of the sequence the MLPs run in, again in backward; 1: whole; 0: chosen from "
            "the sizes")
@@ -19,10 +32,11 @@ FieldList<MemoryConfig> MemoryConfig::Fields() {
 }
 
 StatusOr<std::shared_ptr<const ActivationPolicy>> MakeActivationPolicy(const MemoryConfig& config) {
-  const auto* entry = Registry<ActivationPolicy>::Get().Find(config.activations);
+  const bool codec = Registry<ActivationCodec>::Get().Find(config.activations) != nullptr;
+  const auto* entry = Registry<ActivationPolicy>::Get().Find(codec ? "none" : config.activations);
   if (!entry) {
     return ConfigError("memory.activations = \"" + config.activations + "\" is not known" +
-                       KnownWords(config.activations, Registry<ActivationPolicy>::Get().names()));
+                       KnownWords(config.activations, ActivationNames()));
   }
   TW_ASSIGN_OR_RETURN(auto policy, entry->make(ConfigSection{}));
   return std::shared_ptr<const ActivationPolicy>(std::move(policy));

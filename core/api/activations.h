@@ -20,9 +20,10 @@
 
 namespace tw {
 
-struct MemoryConfig {  // [memory]
+// [memory], beside the keys of the ActivationCodec (core/api/activation_codec.h) that `activations`
+// may name in a policy's place; blocks then run as they are.
+struct MemoryConfig {
   std::string activations = "none";
-  double compact_rank = 0.25;
   int64_t mlp_chunks = 1;   // 0: chosen from the sizes
   int64_t head_chunks = 1;  // 0: chosen from the sizes
   std::string head_form = "fused";

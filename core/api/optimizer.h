@@ -13,10 +13,20 @@
 
 namespace tw {
 
+// The way back from the coordinates of a gradient that is a sketch (core/api/sketch.h).
+class Expansion {
+ public:
+  virtual ~Expansion() = default;
+  // value <- keep * value + E(update), E linear; update is shaped as the gradient. The same bits on
+  // every rank, whatever its thread count and SIMD target. fp32.
+  virtual void Apply(TensorView value, double keep, TensorView update) const = 0;
+};
+
 struct ParameterView {
-  const TensorSpec* spec = nullptr;
+  const TensorSpec* spec = nullptr;  // of the gradient; of the value too without an expansion
   TensorView value;
   TensorView grad;  // same dtype as value
+  const Expansion* expansion = nullptr;
 };
 
 // What a run decides about the moments of one parameter.
@@ -36,9 +46,17 @@ struct UpdateContext {
   uint64_t seed = 1;                                // of stochastic rounding
 };
 
+// How an optimizer shrinks parameters; what one does to a parameter that it does not see itself.
+struct WeightDecay {
+  double rate = 0;
+  bool decoupled = true;  // p <- (1 - lr*rate) p; false: rate * p is added to the gradient
+};
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
+  virtual WeightDecay weight_decay() const { return {}; }
+  // REQUIRES: no parameter has an expansion (core/engine/update.h is the caller that takes them).
   // Own kernels, element-wise: the result does not depend on vector width or thread count.
   virtual Status Step(std::span<const ParameterView> parameters,
                       const UpdateContext& context) const = 0;

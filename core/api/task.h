@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "core/api/activation_codec.h"
 #include "core/api/activations.h"
+#include "core/api/sketch.h"
 #include "core/base/config_value.h"
 #include "core/base/registry.h"
 
@@ -28,6 +30,8 @@ class Task {
   // Named, trainable, each storage once (a tied head is not listed again), in registration order;
   // the same on all ranks. The tensors are the model's own: writing into them changes the model.
   virtual std::vector<std::pair<std::string, at::Tensor>> parameters() = 0;
+  // Those of them whose gradients are sketches. Fixed once the task is made.
+  virtual Sketches sketches() { return {}; }
   // Forward on this rank's micro-batch; a scalar that requires grad: the mean loss over the
   // micro-batch.
   virtual at::Tensor Loss(uint64_t step, int64_t micro) = 0;
@@ -55,6 +59,8 @@ struct TaskOptions {
   int64_t batch_size = 8;          // per rank and micro-batch
   std::string precision = "fp32";  // fp32 | bf16 (autocast: parameters and gradients stay fp32)
   MemoryConfig memory;             // [memory]: handed to the model
+  // What linear layers keep of their inputs; null: the inputs themselves.
+  std::shared_ptr<const ActivationCodec> activations;
   bool for_eval = false;           // only the validation split is opened
   std::string cache_folder;        // where data that had to be made is kept; empty: nowhere
 };

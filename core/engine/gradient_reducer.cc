@@ -35,7 +35,6 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
       lane_(lane),
       state_(state),
       options_(options),
-      parameters_(parameters),
       grads_(parameters.size()),
       bucket_of_(parameters.size()),
       seen_(parameters.size()),
@@ -44,7 +43,8 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
   TW_CHECK_EQ(parameters.size(), plan->parameters().size());
   std::vector<int64_t> sizes;
   for (const auto& [name, parameter] : parameters) {
-    sizes.push_back(static_cast<int64_t>(parameter.nbytes()));
+    leaves_.emplace_back(name, GradientLeaf(options.sketches, name, parameter));
+    sizes.push_back(static_cast<int64_t>(leaves_.back().second.nbytes()));
   }
   for (std::vector<int>& members : AssignBuckets(sizes, options.bucket_cap_bytes)) {
     buckets_.emplace_back().parameters = std::move(members);
@@ -56,29 +56,30 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
     bucket.storage = at::zeros({bytes}, at::kByte);
     int64_t at = 0;
     for (int i : bucket.parameters) {
-      const at::Tensor& parameter = parameters[static_cast<size_t>(i)].second;
-      at::Tensor grad = bucket.storage.narrow(0, at, static_cast<int64_t>(parameter.nbytes()))
-                            .view(parameter.scalar_type())
-                            .view(parameter.sizes());
+      const at::Tensor& leaf = leaves_[static_cast<size_t>(i)].second;
+      at::Tensor grad = bucket.storage.narrow(0, at, static_cast<int64_t>(leaf.nbytes()))
+                            .view(leaf.scalar_type())
+                            .view(leaf.sizes());
       at += PaddedBytes(sizes[static_cast<size_t>(i)]);
       grads_[static_cast<size_t>(i)] = grad;
       bucket_of_[static_cast<size_t>(i)] = static_cast<int>(b);
       bucket.grads.push_back(ViewOf(grad));
-      at::Tensor handle = parameter;
+      at::Tensor handle = leaf;
       handle.mutable_grad() = grad;
       torch::autograd::impl::set_post_acc_grad_hooks(handle, std::make_unique<Hook>(this, i));
     }
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
-    views_.push_back(
-        {&plan->parameters()[i].spec, ViewOf(parameters[i].second), ViewOf(grads_[i])});
+    const auto sketch = options.sketches.find(parameters[i].first);
+    views_.push_back({&plan->parameters()[i].spec, ViewOf(parameters[i].second), ViewOf(grads_[i]),
+                      sketch == options.sketches.end() ? nullptr : sketch->second.expansion});
   }
 }
 
 GradientReducer::~GradientReducer() {
   (void)lane_->Wait();
-  for (auto& [name, parameter] : parameters_) {
-    torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+  for (auto& [name, leaf] : leaves_) {
+    torch::autograd::impl::set_post_acc_grad_hooks(leaf, nullptr);
   }
 }
 
@@ -109,7 +110,7 @@ void GradientReducer::Arm(uint64_t step) {
 
 void GradientReducer::OnGradient(int parameter) {
   const size_t i = static_cast<size_t>(parameter);
-  at::Tensor& tensor = parameters_[i].second;
+  at::Tensor& tensor = leaves_[i].second;
   if (tensor.grad().data_ptr() != grads_[i].data_ptr()) {  // somebody replaced .grad: take it over
     torch::NoGradGuard no_grad;
     grads_[i].copy_(tensor.grad());
@@ -202,7 +203,7 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   const double start = NowMs();
   for (size_t i = 0; i < seen_.size(); ++i) {
     if (seen_[i]) continue;
-    if (!named_unused_[i]) newly_unused_.push_back(parameters_[i].first);
+    if (!named_unused_[i]) newly_unused_.push_back(leaves_[i].first);
     named_unused_[i] = 1;
     buckets_[static_cast<size_t>(bucket_of_[i])].waiting = 0;
   }

@@ -25,6 +25,7 @@ struct ReducerOptions {
   uint64_t seed = 1;
   SpanLog* spans = nullptr;       // null: no timeline
   TwoLevel* two_level = nullptr;  // buckets go through it; null: flat, every rank for itself
+  Sketches sketches;  // the parameters whose gradients arrive elsewhere than in their own .grad
 };
 
 struct ReduceOutcome {
@@ -96,7 +97,7 @@ class GradientReducer {
   Lane* lane_;
   StateBag* state_;
   ReducerOptions options_;
-  NamedTensors parameters_;
+  NamedTensors leaves_;  // where gradients arrive: the parameters, or what stands in for them
   std::vector<ParameterView> views_;
   std::vector<at::Tensor> grads_;
   std::vector<Bucket> buckets_;

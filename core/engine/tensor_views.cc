@@ -28,11 +28,12 @@ TensorView ViewOf(const at::Tensor& tensor) {
   return {tensor.data_ptr(), ToDType(tensor.scalar_type()), tensor.numel()};
 }
 
-std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters) {
+std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters, const Sketches& sketches) {
   std::vector<TensorSpec> specs;
   for (const auto& [name, tensor] : parameters) {
-    specs.push_back({static_cast<uint32_t>(specs.size()), name, tensor.sizes().vec(),
-                     ToDType(tensor.scalar_type())});
+    const at::Tensor& leaf = GradientLeaf(sketches, name, tensor);
+    specs.push_back({static_cast<uint32_t>(specs.size()), name, leaf.sizes().vec(),
+                     ToDType(leaf.scalar_type())});
   }
   return specs;
 }

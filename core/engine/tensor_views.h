@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/api/sketch.h"
 #include "core/base/tensor_view.h"
 
 namespace tw {
@@ -15,7 +16,8 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // The view of a contiguous CPU tensor's memory.
 TensorView ViewOf(const at::Tensor& tensor);
-// What ranks agree on about each parameter, ids in registration order.
-std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters);
+// What ranks agree on about each parameter, ids in registration order: the shapes in which their
+// gradients travel.
+std::vector<TensorSpec> SpecsOf(const NamedTensors& parameters, const Sketches& sketches = {});
 
 }  // namespace tw

@@ -12,6 +12,7 @@
 #include "core/base/thread_time.h"
 #include "core/engine/catch_torch.h"
 #include "core/engine/norms.h"
+#include "core/engine/update.h"
 
 namespace tw {
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
@@ -20,7 +21,7 @@ Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
       options_(options),
       losses_(parts.state) {
   for (const ParameterView& p : parts_.reducer->views()) {
-    summary_.dense_bytes_per_step += 4 * p.grad.numel;
+    summary_.dense_bytes_per_step += 4 * p.value.numel;
   }
 }
 
@@ -187,7 +188,7 @@ Status Trainer::Update(int64_t update, Reshard moments) {
   if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
     context.grad_scale = static_cast<float>(options_.grad_clip / record_.grad_norm);
   }
-  return parts_.optimizer->Step(parts_.reducer->views(), context);
+  return tw::Update(*parts_.optimizer, parts_.reducer->views(), context);
 }
 
 StatusOr<LocalGradients> Trainer::ComputeLocalGradients() {

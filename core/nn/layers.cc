@@ -6,7 +6,23 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   weight = register_parameter("weight", torch::empty({out, in}));
   if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
 }
-at::Tensor Linear::Forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+at::Tensor Linear::Forward(const at::Tensor& x) const { return Forward(PackInput(input_, x)); }
+at::Tensor Linear::Forward(const PackedInput& x) const {
+  if (!x.input) return at::linear(x.x, weight, bias);
+  return x.input->Linear(x, weight, bias, sketch_ ? sketch_->leaf : at::Tensor());
+}
+void Linear::KeepInputAs(std::shared_ptr<const LinearInput> input) {
+  input_ = std::move(input);
+  sketch_.reset();
+  if (!input_ || !input_->sketches()) return;
+  const at::Tensor zero = torch::zeros({1}).expand({weight.size(0), input_->gradient_columns()});
+  sketch_ = GradientSketch{zero.detach().requires_grad_(), input_.get()};
+}
+void Linear::PutLeaves(std::vector<at::Tensor>* parameters) const {
+  for (at::Tensor& p : *parameters) {
+    if (sketch_ && p.is_same(weight)) p = sketch_->leaf;
+  }
+}
 
 Embedding::Embedding(int64_t num, int64_t width) {
   weight = register_parameter("weight", torch::empty({num, width}));

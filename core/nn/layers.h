@@ -5,6 +5,12 @@
 
 #include <torch/torch.h>
 
+#include <memory>
+#include <optional>
+
+#include "core/api/sketch.h"
+#include "core/nn/linear_input.h"
+
 namespace tw {
 
 // y = x weight^T + bias
@@ -12,9 +18,21 @@ class Linear : public torch::nn::Module {
  public:
   Linear(int64_t in, int64_t out, bool with_bias = true);
   at::Tensor Forward(const at::Tensor& x) const;  // [..., in] -> [..., out]
+  at::Tensor Forward(const PackedInput& x) const;
+
+  // From now on the layer keeps for backward what `input` packs; null: x, as it does at first.
+  void KeepInputAs(std::shared_ptr<const LinearInput> input);
+  // Where the weight's gradient is one; null otherwise.
+  const GradientSketch* sketch() const { return sketch_ ? &*sketch_ : nullptr; }
+  // The weight's leaf in the weight's place, for those who ask autograd for gradients of a list.
+  void PutLeaves(std::vector<at::Tensor>* parameters) const;
 
   at::Tensor weight;  // [out, in]
   at::Tensor bias;    // [out] or undefined
+
+ private:
+  std::shared_ptr<const LinearInput> input_;
+  std::optional<GradientSketch> sketch_;
 };
 
 class Embedding : public torch::nn::Module {

@@ -8,6 +8,7 @@ namespace {
 
 class Sync : public Strategy {
  public:
+  bool takes_sketches() const override { return true; }
   StatusOr<StepResult> Step(StepMachine& machine) const override {
     StepResult result;
     TW_ASSIGN_OR_RETURN(result.loss, machine.ComputeGradients());

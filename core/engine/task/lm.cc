@@ -41,6 +41,7 @@ class LmTask : public ModelTask {
 
   at::Tensor Loss(uint64_t step, int64_t micro) override {
     const BatchKey key{options_.seed, static_cast<int64_t>(step), micro, options_.rank};
+    model_->BeginStep(step);
     return LossOf(corpus_.TrainWindows(key, options_.batch_size));
   }
 
@@ -61,6 +62,8 @@ class LmTask : public ModelTask {
   }
 
   std::optional<ActivationEstimate> EstimateActivations() const override {
+    // Formulas know nothing of codecs; whoever asks then measures.
+    if (options_.activations && !options_.activations->keeps_input()) return std::nullopt;
     return model_->EstimateActivations(options_.batch_size, corpus_.context(), bf16());
   }
   int64_t samples_per_batch() const override { return options_.batch_size; }

@@ -30,7 +30,12 @@ StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const cha
     return ConfigError("model.name = \"" + entry->name +
                        "\" does not take the data of this task; those that do: " + others);
   }
-  return factory->Create(input, options.seed, options.memory);
+  TW_ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
+                      factory->Create(input, options.seed, options.memory));
+  if (options.activations && !options.activations->keeps_input()) {
+    TW_RETURN_IF_ERROR(model->KeepInputs(LinearInputs(options.activations, options.seed)));
+  }
+  return model;
 }
 
 }  // namespace tw

@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "core/data/batch_key.h"
+#include "core/nn/layers.h"
 #include "core/nn/safetensors/safetensors.h"
 
 namespace tw {
@@ -16,6 +17,16 @@ std::vector<std::pair<std::string, at::Tensor>> ModuleTask::parameters() {
     if (!item.value().requires_grad()) continue;
     if (seen.insert(item.value().unsafeGetTensorImpl()).second)
       out.emplace_back(item.key(), item.value());
+  }
+  return out;
+}
+
+Sketches ModuleTask::sketches() {
+  Sketches out;
+  for (const auto& item : module_->named_modules()) {
+    const auto* linear = item.value()->as<Linear>();
+    if (!linear || !linear->sketch()) continue;
+    out.emplace((item.key().empty() ? "" : item.key() + ".") + "weight", *linear->sketch());
   }
   return out;
 }

@@ -27,6 +27,7 @@ namespace tw {
 class ModuleTask : public Task {
  public:
   std::vector<std::pair<std::string, at::Tensor>> parameters() override;
+  Sketches sketches() override;  // of the Linear layers in the module
   int64_t samples_per_batch() const override { return options_.batch_size; }
   int64_t tokens_per_batch() const override { return options_.batch_size; }
   Status LoadWeights(const std::string& path) override;

@@ -23,6 +23,15 @@ class GptBlock : public torch::nn::Module {
     mlp_parameters_ = {ln2_->weight, ln2_->bias, fc_->weight, fc_->bias, out_->weight, out_->bias};
   }
 
+  // The attention output keeps its input: attention has saved it anyway.
+  void KeepInputs(LinearInputs& inputs) {
+    for (const auto& layer : {qkv_, fc_, out_}) {
+      layer->KeepInputAs(inputs.Make(layer->weight.size(1)));
+      layer->PutLeaves(&parameters_);
+      layer->PutLeaves(&mlp_parameters_);
+    }
+  }
+
   at::Tensor Forward(const at::Tensor& x, const BlockRunner& runner) const {  // [B, T, D]
     return runner.RunBlock([this, &runner](const at::Tensor& y) { return Run(y, runner); }, x,
                            parameters_);
@@ -82,6 +91,11 @@ class Gpt : public LanguageModel {
     return lnf_->Forward(h);
   }
   const at::Tensor& HeadWeight() const override { return tok_->weight; }
+  Status KeepInputs(LinearInputs inputs) override {
+    inputs_ = std::move(inputs);
+    for (const auto& block : blocks_) block->KeepInputs(inputs_);
+    return OkStatus();
+  }
   std::map<std::string, std::string> TiedNames() const override {
     return {{"head.weight", "tok.weight"}};
   }

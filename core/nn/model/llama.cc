@@ -42,14 +42,24 @@ class LlamaAttention : public torch::nn::Module {
     o_ = register_module("o_proj", std::make_shared<Linear>(c.width, c.width, false));
   }
 
+  // The output projection keeps its input: attention has saved it anyway.
+  void KeepInputs(LinearInputs& inputs, std::vector<at::Tensor>* parameters) {
+    input_ = inputs.Make(q_->weight.size(1));
+    for (const auto& layer : {q_, k_, v_}) {
+      layer->KeepInputAs(input_);
+      layer->PutLeaves(parameters);
+    }
+  }
+
   at::Tensor Forward(const at::Tensor& x, const Rotary& rotary) const {  // [B, T, D]
     const int64_t batch = x.size(0), tokens = x.size(1);
     const auto split = [&](const at::Tensor& y, int64_t heads) {
       return y.view({batch, tokens, heads, head_dim_}).transpose(1, 2);
     };
-    const at::Tensor q = rotary.Turn(split(q_->Forward(x), heads_));
-    const at::Tensor k = Share(rotary.Turn(split(k_->Forward(x), kv_heads_)));
-    const at::Tensor v = Share(split(v_->Forward(x), kv_heads_));
+    const PackedInput in = PackInput(input_, x);
+    const at::Tensor q = rotary.Turn(split(q_->Forward(in), heads_));
+    const at::Tensor k = Share(rotary.Turn(split(k_->Forward(in), kv_heads_)));
+    const at::Tensor v = Share(split(v_->Forward(in), kv_heads_));
     const at::Tensor mixed =
         at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0,
                                          /*is_causal=*/true);
@@ -69,6 +79,7 @@ class LlamaAttention : public torch::nn::Module {
 
   int64_t heads_, kv_heads_, head_dim_;
   std::shared_ptr<Linear> q_, k_, v_, o_;
+  std::shared_ptr<const LinearInput> input_;  // of q, k and v
 };
 
 class LlamaMlp : public torch::nn::Module {
@@ -78,12 +89,23 @@ class LlamaMlp : public torch::nn::Module {
     up_ = register_module("up_proj", std::make_shared<Linear>(c.width, c.hidden, false));
     down_ = register_module("down_proj", std::make_shared<Linear>(c.hidden, c.width, false));
   }
+  void KeepInputs(LinearInputs& inputs, std::vector<at::Tensor>* parameters) {
+    input_ = inputs.Make(gate_->weight.size(1));
+    for (const auto& layer : {gate_, up_}) layer->KeepInputAs(input_);
+    down_->KeepInputAs(inputs.Make(down_->weight.size(1)));
+    PutLeaves(parameters);
+  }
+  void PutLeaves(std::vector<at::Tensor>* parameters) const {
+    for (const auto& layer : {gate_, up_, down_}) layer->PutLeaves(parameters);
+  }
   at::Tensor Forward(const at::Tensor& x) const {
-    return down_->Forward(at::silu(gate_->Forward(x)) * up_->Forward(x));
+    const PackedInput in = PackInput(input_, x);
+    return down_->Forward(at::silu(gate_->Forward(in)) * up_->Forward(in));
   }
 
  private:
   std::shared_ptr<Linear> gate_, up_, down_;
+  std::shared_ptr<const LinearInput> input_;  // of gate and up
 };
 
 class LlamaLayer : public torch::nn::Module {
@@ -97,6 +119,11 @@ class LlamaLayer : public torch::nn::Module {
     parameters_ = parameters();
     mlp_parameters_ = mlp_->parameters();
     mlp_parameters_.push_back(norm2_->weight);
+  }
+  void KeepInputs(LinearInputs& inputs) {
+    attention_->KeepInputs(inputs, &parameters_);
+    mlp_->KeepInputs(inputs, &parameters_);
+    mlp_->PutLeaves(&mlp_parameters_);
   }
   at::Tensor Forward(const at::Tensor& x, const Rotary& rotary, const BlockRunner& runner) const {
     const auto body = [this, &rotary, &runner](const at::Tensor& y) {
@@ -132,6 +159,9 @@ class LlamaTrunk : public torch::nn::Module {
     register_module("layers", list);
     norm_ = register_module("norm", std::make_shared<RmsNorm>(c.width, c.rms_eps));
   }
+  void KeepInputs(LinearInputs& inputs) {
+    for (const auto& layer : layers_) layer->KeepInputs(inputs);
+  }
   at::Tensor Forward(const at::Tensor& ids, const BlockRunner& runner) const {
     at::Tensor h = embed->Forward(ids);
     for (const auto& layer : layers_) h = layer->Forward(h, rotary_, runner);
@@ -160,6 +190,11 @@ class Llama : public LanguageModel {
   }
 
   at::Tensor Hidden(const at::Tensor& ids) override { return trunk_->Forward(ids, *runner_); }
+  Status KeepInputs(LinearInputs inputs) override {
+    inputs_ = std::move(inputs);
+    trunk_->KeepInputs(inputs_);
+    return OkStatus();
+  }
   const at::Tensor& HeadWeight() const override {
     return head_ ? head_->weight : trunk_->embed->weight;
   }

@@ -17,6 +17,7 @@
 
 #include "core/api/activations.h"
 #include "core/base/registry.h"
+#include "core/nn/linear_input.h"
 
 namespace tw {
 
@@ -38,10 +39,20 @@ class Model : public torch::nn::Module {
                                                                 bool /*bf16*/) const {
     return std::nullopt;
   }
+  // Linear layers keep for backward what `inputs` pack. Before the first Forward. ConfigError from
+  // models that have no such layers.
+  virtual Status KeepInputs(LinearInputs inputs) {
+    return ConfigError("only gpt and llama know memory.activations other than none");
+  }
+  // Before the forward passes of a step of the optimizer, in training.
+  void BeginStep(uint64_t step) { inputs_.BeginStep(step); }
 
   // Names another program may store for a tensor this model registers once, e.g. head.weight ->
   // tok.weight.
   virtual std::map<std::string, std::string> TiedNames() const { return {}; }
+
+ protected:
+  LinearInputs inputs_;
 };
 
 // Separates the trunk from the head, so that head and loss can run in pieces of the sequence.
