@@ -75,12 +75,10 @@ constexpr char kInspectExamples[] = R"(examples:
 
 tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arguments, bool json) {
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
-  const std::map<std::string, Bench> kinds = {{"encode", tw::RunBenchEncode},
-                                              {"exchange", tw::RunBenchExchange},
-                                              {"memory", tw::RunBenchMemory},
-                                              {"optimizer", tw::RunBenchOptimizer},
-                                              {"planner", tw::RunBenchPlanner},
-                                              {"step", tw::RunBenchStep}};
+  const std::map<std::string, Bench> kinds = {
+      {"encode", tw::RunBenchEncode},   {"exchange", tw::RunBenchExchange},
+      {"memory", tw::RunBenchMemory},   {"optimizer", tw::RunBenchOptimizer},
+      {"planner", tw::RunBenchPlanner}, {"step", tw::RunBenchStep}};
   const auto it = kinds.find(kind);
   if (it != kinds.end()) return it->second(arguments, json, std::cout);
   std::vector<std::string> known;

@@ -58,7 +58,7 @@ Status Trainer::Step(int64_t step) {
     LogWarning("parameter " + name + " got no gradient in step " + std::to_string(step) +
                "; it counts as zero");
   }
-  TW_RETURN_IF_ERROR(CountSkips(result));
+  TW_RETURN_IF_ERROR(skips_.Add(result, step_, options_.max_skipped));
   TW_RETURN_IF_ERROR(Report());
   if (parts_.plan_updater) TW_RETURN_IF_ERROR(parts_.plan_updater->EndStep(record_));
   check_due_ = check_due_ || (options_.check_replicas_every > 0 &&
@@ -74,25 +74,6 @@ Status Trainer::Step(int64_t step) {
     TW_RETURN_IF_ERROR(parts_.strategy->Continue(*this));
   }
   return OkStatus();
-}
-
-// Of skips here and of those everywhere each has its count: a round of local steps that is thrown
-// away follows local steps that were fine.
-Status Trainer::CountSkips(const StepResult& result) {
-  int64_t* count = nullptr;
-  if (result.skip == Skip::kHere) count = &skipped_here_;
-  if (result.skip == Skip::kEverywhere) count = &skipped_everywhere_;
-  if (result.skip != Skip::kHere) skipped_here_ = 0;
-  if (result.skip != Skip::kEverywhere && result.replicas_equal) skipped_everywhere_ = 0;
-  if (!count) return OkStatus();
-  ++summary_.skipped;
-  const std::string step = "step " + std::to_string(step_) + ": ";
-  LogWarning(step + result.why);
-  if (++*count < options_.max_skipped) return OkStatus();
-  return NumbersError(step + std::to_string(*count) +
-                      " steps in a row had a non-finite gradient (train.max_skipped = " +
-                      std::to_string(options_.max_skipped) +
-                      "); a smaller optimizer.lr or train.grad_clip may help");
 }
 
 Status Trainer::CheckReplicas() {
@@ -151,9 +132,7 @@ void Trainer::RecordTurn(const ReduceOutcome& outcome, double loss) {
 StatusOr<bool> Trainer::FinishExchange() {
   double sums[] = {record_.loss};
   TW_ASSIGN_OR_RETURN(const ReduceOutcome outcome, parts_.reducer->Finish(sums));
-  record_.loss = sums[0] / parts_.comm->size();
-  if (outcome.finite) losses_.Add(record_.loss);
-  RecordExchange(outcome);
+  RecordTurn(outcome, sums[0] / parts_.comm->size());
   return outcome.finite;
 }
 
@@ -247,6 +226,7 @@ Status Trainer::Report() {
 
 TrainSummary Trainer::summary() const {
   TrainSummary out = summary_;
+  out.skipped = skips_.total();
   out.final_loss = losses_.FinalLoss();
   statistics_.Fill(&out);
   return out;

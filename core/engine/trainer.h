@@ -18,6 +18,7 @@
 #include "core/engine/loss_log.h"
 #include "core/engine/parameters_hash.h"
 #include "core/engine/plan_updater.h"
+#include "core/engine/skip_count.h"
 #include "core/engine/step_statistics.h"
 #include "core/engine/turn_machine.h"
 
@@ -84,7 +85,6 @@ class Trainer : private TurnMachine {
   Status Update(int64_t update, Reshard moments);
   double& OwnUpdates();
   void RecordExchange(const ReduceOutcome& outcome);
-  Status CountSkips(const StepResult& result);
   Status CheckReplicas();
   Status Report();
 
@@ -92,7 +92,7 @@ class Trainer : private TurnMachine {
   TrainerOptions options_;
   StepRecord record_;
   int64_t step_ = 0;
-  int64_t skipped_here_ = 0, skipped_everywhere_ = 0;  // in a row
+  SkipCount skips_;
   bool check_due_ = false;
   LossLog losses_;
   TrainSummary summary_;

@@ -113,7 +113,8 @@ INSTANTIATE_TEST_SUITE_P(Registered, FeedbackConformance, testing::ValuesIn(Pair
                          });
 
 TEST(FeedbackRegistry, HoldsEveryPolicyOfTheContract) {
-  for (const char* name : {"none", "ef14", "ef21", "ef21m", "econtrol", "econtrol_m", "diana", "dgc"}) {
+  for (const char* name :
+       {"none", "ef14", "ef21", "ef21m", "econtrol", "econtrol_m", "diana", "dgc"}) {
     EXPECT_NE(Registry<FeedbackPolicy>::Get().Find(name), nullptr) << name;
   }
 }
