@@ -10,7 +10,7 @@ namespace tw {
 namespace {
 
 // The next free number after those of core/base/rng.h.
-constexpr auto kStateRounding = static_cast<RngPurpose>(10);
+constexpr auto kStateRounding = static_cast<RngPurpose>(13);
 
 TensorView Part(TensorView view, int64_t first, size_t size) {
   return {static_cast<uint8_t*>(view.data) + first * DTypeBytes(view.dtype), view.dtype,

@@ -5,11 +5,13 @@ endif()
 
 find_program(TW_CCACHE ccache)
 if(TW_CCACHE)
-  # Precompiled headers need these to be cacheable; base_dir lets several checkouts share entries.
+  # Precompiled headers need these to be cacheable, and a checksum beside them to be quick; base_dir lets several checkouts
+  # share entries.
   set(CMAKE_CXX_COMPILER_LAUNCHER
       ${CMAKE_COMMAND} -E env
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${TW_CCACHE})
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_PCH_EXTSUM=1
+      ${CMAKE_CURRENT_LIST_DIR}/cached_compiler ${TW_CCACHE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     add_compile_options(-fpch-preprocess)
   endif()
