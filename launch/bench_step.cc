@@ -47,8 +47,8 @@ class Stepper {
           s->assembly_->parameters, s->assembly_->plan.get(), &s->world_->comm(),
           &s->world_->lane(), &s->state_,
           ReducerOptions{static_cast<int64_t>(settings.comm.bucket_cap_mb * (1 << 20)),
-                         settings.comm.overlap, static_cast<uint64_t>(settings.train.seed), nullptr, nullptr,
-                         s->assembly_->sketches});
+                         settings.comm.overlap, static_cast<uint64_t>(settings.train.seed), nullptr,
+                         nullptr, s->assembly_->sketches});
     }
     return s;
   }
