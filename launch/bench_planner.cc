@@ -55,7 +55,7 @@ StatusOr<Row> Measure(const std::vector<std::string>& overrides, int64_t rounds)
   StateBag state;
   GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           static_cast<uint64_t>(s.train.seed), nullptr, a.sketches});
+                           static_cast<uint64_t>(s.train.seed), nullptr, nullptr, a.sketches});
   TW_ASSIGN_OR_RETURN(
       auto updater,
       PlanUpdater::Create({a.planner.get(), s.planner, &a.choices, a.plan.get(), &state,

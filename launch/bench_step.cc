@@ -48,7 +48,7 @@ class Stepper {
           &s->world_->lane(), &s->state_,
           ReducerOptions{static_cast<int64_t>(settings.comm.bucket_cap_mb * (1 << 20)),
                          settings.comm.overlap, static_cast<uint64_t>(settings.train.seed), nullptr,
-                         s->assembly_->sketches});
+                         nullptr, s->assembly_->sketches});
     }
     return s;
   }
