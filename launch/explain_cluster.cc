@@ -13,6 +13,7 @@
 #include "core/engine/buckets.h"
 #include "core/engine/catch_torch.h"
 #include "core/engine/norms.h"
+#include "core/engine/update.h"
 #include "launch/link_rate.h"
 
 namespace tw {
@@ -53,17 +54,22 @@ StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembl
     const double backward_end = now();
     std::vector<ParameterView> views;
     for (size_t i = 0; i < a.parameters.size(); ++i) {
-      const at::Tensor& parameter = a.parameters[i].second;
-      if (!parameter.grad().defined()) continue;
-      views.push_back({&a.plan->parameters()[i].spec, ViewOf(parameter),
-                       ViewOf(parameter.grad().contiguous())});
+      const auto& [name, parameter] = a.parameters[i];
+      const at::Tensor grad = GradientLeaf(a.sketches, name, parameter).grad();
+      if (!grad.defined()) continue;
+      const auto sketch = a.sketches.find(name);
+      views.push_back({&a.plan->parameters()[i].spec, ViewOf(parameter), ViewOf(grad),
+                       sketch == a.sketches.end() ? nullptr : sketch->second.expansion});
     }
     const double norm = GradientNorm(views);
     TW_CHECK_GE(norm, 0.0);
     TW_RETURN_IF_ERROR(
-        a.optimizer->Step(views, {1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state}));
+        Update(*a.optimizer, views, {1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state}));
     const double end = now();
-    for (auto& [name, parameter] : a.parameters) parameter.mutable_grad() = at::Tensor();
+    for (const auto& [name, parameter] : a.parameters) {
+      at::Tensor leaf = GradientLeaf(a.sketches, name, parameter);
+      leaf.mutable_grad() = at::Tensor();
+    }
     if (step == 0) continue;  // allocates
     forward.push_back(forward_end - start);
     backward.push_back(backward_end - forward_end);

@@ -8,7 +8,8 @@
 // rounds each, one seed apart from the reported ones, judged by the error on 6000 training pictures
 // that no client holds. Then 3 fresh seeds (of split, start, batches and codecs) of 320 rounds,
 // judged on the test pictures: score = mean of the last 5 evaluations, one every 10 rounds. A quick
-// run has no tuning (eta_l = 0.03, eta_g = 1), one seed and 40 rounds.
+// run has no tuning (eta_l = 0.03, eta_g = 1), one seed and 40 rounds; it says what
+// is sent, and claims nothing on accuracy.
 // Uplink is compared with one dense vector and with the two that SCAFFOLD's paper sends.
 // Without Debian's dataset-fashion-mnist the pictures are synthetic, and the claims say so;
 // images=FOLDER takes those of another folder.
@@ -91,7 +92,7 @@ class ScafcomFashion : public Experiment {
             {"SCALLION with 4 bits sends at least 7 times less than one dense vector",
              "SCAFCOM with top-k 1 % sends at least 60 times less than one dense vector",
              "SCAFCOM, SCALLION: accuracy within 1 % of SCAFFOLD's, each tuned (verdict open)"},
-            400};
+            450};
   }
 
   Status Run(LabContext& lab) const override {
@@ -231,6 +232,7 @@ class ScafcomFashion : public Experiment {
       tell(r.label + ": uplink MB to 80 %", r.to_80);
       tell(r.label + ": uplink MB to 83 %", r.to_83);
     }
+    if (lab.quick()) return;  // neither tuned nor at its end
     for (const Reported* r : {&scafcom, &scallion}) {
       std::vector<double> gaps;
       for (size_t s = 0; s < r->accuracy.size(); ++s) {
@@ -238,9 +240,7 @@ class ScafcomFashion : public Experiment {
       }
       lab.Below(r->label + ": accuracy below SCAFFOLD's", gaps, 0.01);
       if (lab.claims().back().pass) continue;
-      lab.DoesNotHoldHere(absl::StrFormat(
-          "after %d rounds and equal tuning it is still behind, by what is measured here",
-          lab.quick() ? 40 : 320));
+      lab.DoesNotHoldHere("tuned as the others it is still behind after 320 rounds");
     }
   }
 };

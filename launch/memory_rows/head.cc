@@ -63,8 +63,9 @@ class HeadRow : public MemoryRow {
     const auto uses = MeasureWays({ours, plain}, repetitions);
     result.ours = uses[0];
     result.plain = uses[1];
-    for (const auto& [i, run] : {std::pair<int, std::function<void()>>{0, ours}, {1, plain}}) {
-      run();
+    const std::function<void()> runs[] = {ours, plain};
+    for (int i = 0; i < 2; ++i) {
+      runs[i]();
       dw[i] = weight.grad().clone();
     }
     result.more = {{"tokens", c_.tokens},

@@ -19,13 +19,13 @@ std::vector<int64_t> Range(int64_t from, int64_t to) {
   return out;
 }
 
-struct Setup {
+struct Network {
   ImageData images = SyntheticImages(3, 60);
   std::unique_ptr<ImageMlp> problem;
   std::vector<float> x, g;
   TensorView at, to;
 
-  explicit Setup(const ImageMlpOptions& options) {
+  explicit Network(const ImageMlpOptions& options) {
     auto made =
         ImageMlp::Create(&images, Clients{Range(0, 1), Range(1, 40)}, Range(40, 60), options);
     TW_CHECK_OK(made);
@@ -44,15 +44,15 @@ struct Setup {
 };
 
 TEST(ImageMlp, HasTheSizeOfThePaper) {
-  EXPECT_EQ(Setup({}).x.size(), 50890u);
-  EXPECT_EQ(Setup({.hidden = 3}).x.size(), 784u * 3 + 3 + 3 * 10 + 10);
+  EXPECT_EQ(Network({}).x.size(), 50890u);
+  EXPECT_EQ(Network({.hidden = 3}).x.size(), 784u * 3 + 3 + 3 * 10 + 10);
 }
 
 TEST(ImageMlp, GradientIsTheSlopeOfTheLoss) {
-  Setup setup({.hidden = 7, .batch = 5});
+  Network net({.hidden = 7, .batch = 5});
   const GradientCall call{.client = 1, .step = 4, .batch = 2};
-  setup.Loss(call);
-  const std::vector<float> g = setup.g, x = setup.x;
+  net.Loss(call);
+  const std::vector<float> g = net.g, x = net.x;
   // Along the gradient itself, and along each layer's part of it alone.
   const std::vector<size_t> ends = {784 * 7, 785 * 7, 785 * 7 + 70, x.size()};
   size_t begin = 0;
@@ -61,10 +61,10 @@ TEST(ImageMlp, GradientIsTheSlopeOfTheLoss) {
     for (size_t i = begin; i < end; ++i) square += static_cast<double>(g[i]) * g[i];
     ASSERT_GT(square, 0);
     const auto moved = [&](double step) {
-      setup.x = x;
-      for (size_t i = begin; i < end; ++i) setup.x[i] += static_cast<float>(step * g[i]);
-      setup.at = ViewOf(setup.x);
-      return setup.Loss(call);
+      net.x = x;
+      for (size_t i = begin; i < end; ++i) net.x[i] += static_cast<float>(step * g[i]);
+      net.at = ViewOf(net.x);
+      return net.Loss(call);
     };
     const double step = 1e-3 / std::sqrt(square);
     EXPECT_NEAR((moved(step) - moved(-step)) / (2 * step) / square, 1, 5e-3) << end;
@@ -73,10 +73,10 @@ TEST(ImageMlp, GradientIsTheSlopeOfTheLoss) {
 }
 
 TEST(ImageMlp, BatchesAreNamedByClientStepAndNumber) {
-  Setup setup({.hidden = 4, .batch = 6});
+  Network net({.hidden = 4, .batch = 6});
   const auto of = [&](const GradientCall& call) {
-    setup.Loss(call);
-    return setup.g;
+    net.Loss(call);
+    return net.g;
   };
   EXPECT_EQ(of({1, 2, 0, 1}), of({1, 2, 0, 1}));
   for (const GradientCall& other : {GradientCall{1, 3, 0, 1}, {1, 2, 1, 1}, {1, 2, 0, 2}}) {
@@ -86,14 +86,14 @@ TEST(ImageMlp, BatchesAreNamedByClientStepAndNumber) {
 }
 
 TEST(ImageMlp, StepsAgainstTheGradientLearn) {
-  Setup setup({.hidden = 16, .batch = 20});
+  Network net({.hidden = 16, .batch = 20});
   std::vector<double> before(2), after(2);
-  TW_CHECK_OK(setup.problem->Measure({&setup.at, 1}, before));
+  TW_CHECK_OK(net.problem->Measure({&net.at, 1}, before));
   for (uint64_t step = 0; step < 300; ++step) {
-    setup.Loss({.client = 1, .step = step});
-    for (size_t i = 0; i < setup.x.size(); ++i) setup.x[i] -= 0.05f * setup.g[i];
+    net.Loss({.client = 1, .step = step});
+    for (size_t i = 0; i < net.x.size(); ++i) net.x[i] -= 0.05f * net.g[i];
   }
-  TW_CHECK_OK(setup.problem->Measure({&setup.at, 1}, after));
+  TW_CHECK_OK(net.problem->Measure({&net.at, 1}, after));
   EXPECT_GT(before[0], 0.6);
   EXPECT_LT(after[0], 0.5 * before[0]);
   EXPECT_LT(after[1], before[1]);

@@ -129,6 +129,9 @@ TEST(SketchTraining, GoesThroughCompressorsFeedbackAndOtherOptimizers) {
        {Overrides{"compressor.name=topk", "compressor.ratio=0.1", "feedback.name=ef14"},
         {"compressor.name=powersgd", "compressor.rank=2", "feedback.name=ef14"},
         {"optimizer.name=sgdm"},
+        {"optimizer.name=adam_mini"},
+        {"model.width=64", "optimizer.state=int4"},
+        {"memory.mlp_chunks=2", "memory.head_chunks=3"},
         {"memory.activations=int8"},
         {"train.precision=bf16"},
         {"model.name=gpt"}}) {
@@ -156,6 +159,7 @@ TEST(SketchTraining, RefusesWhatCannotBe) {
   EXPECT_THAT(message({"optimizer.name=sgdm", "optimizer.weight_decay=0.1"}),
               HasSubstr("optimizer.weight_decay = 0"));
   EXPECT_THAT(message({"memory.activations=compac"}), HasSubstr("compact"));
+  EXPECT_THAT(message({"task.name=tabular", "model.name=linear"}), HasSubstr("memory.activations"));
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "core/api/activation_codec.h"
 #include "core/nn/head_loss.h"
 #include "core/nn/model/block_runner.h"
 #include "core/nn/model/model.h"
@@ -18,6 +19,12 @@ at::Tensor LanguageModel::Loss(const at::Tensor& ids, const at::Tensor& labels) 
 
 std::optional<ActivationEstimate> LanguageModel::EstimateActivations(int64_t batch, int64_t tokens,
                                                                      bool bf16) const {
+  // What a codec keeps of the layers' inputs no formula here knows.
+  const auto* entry = Registry<ActivationCodec>::Get().Find(runner_->memory().activations);
+  if (entry) {
+    const auto codec = entry->make(ConfigSection{});
+    if (!codec.ok() || !(*codec)->keeps_input()) return std::nullopt;
+  }
   return runner_->Estimate(batch * tokens, bf16);
 }
 
