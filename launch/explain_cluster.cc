@@ -42,6 +42,7 @@ StatusOr<double> ParseLatency(const std::string& text) {
 StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembly& a) {
   constexpr int kSteps = 5;
   StateBag state;
+  Workspace scratch;
   const bool one_thread = at::get_num_threads() == 1;
   const auto now = [&] { return one_thread ? ThisThreadTime().cpu_ms : NowMs(); };
   std::vector<double> forward, backward, update;
@@ -60,8 +61,10 @@ StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembl
     }
     const double norm = GradientNorm(views);
     TW_CHECK_GE(norm, 0.0);
-    TW_RETURN_IF_ERROR(
-        a.optimizer->Step(views, {1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state}));
+    UpdateContext context{1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state};
+    context.treatments = a.treatments;
+    context.scratch = &scratch;
+    TW_RETURN_IF_ERROR(a.optimizer->Step(views, context));
     const double end = now();
     for (auto& [name, parameter] : a.parameters) parameter.mutable_grad() = at::Tensor();
     if (step == 0) continue;  // allocates
