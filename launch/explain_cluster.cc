@@ -43,6 +43,7 @@ StatusOr<double> ParseLatency(const std::string& text) {
 StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembly& a) {
   constexpr int kSteps = 5;
   StateBag state;
+  Workspace scratch;
   const bool one_thread = at::get_num_threads() == 1;
   const auto now = [&] { return one_thread ? ThisThreadTime().cpu_ms : NowMs(); };
   std::vector<double> forward, backward, update;
@@ -63,8 +64,10 @@ StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembl
     }
     const double norm = GradientNorm(views);
     TW_CHECK_GE(norm, 0.0);
-    TW_RETURN_IF_ERROR(
-        Update(*a.optimizer, views, {1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state}));
+    UpdateContext context{1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state};
+    context.treatments = a.treatments;
+    context.scratch = &scratch;
+    TW_RETURN_IF_ERROR(Update(*a.optimizer, views, context));
     const double end = now();
     for (const auto& [name, parameter] : a.parameters) {
       at::Tensor leaf = GradientLeaf(a.sketches, name, parameter);
