@@ -291,6 +291,7 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   s.strategy = config.section("strategy").GetString("name", s.strategy);
   TW_RETURN_IF_ERROR(
       variant(static_cast<Registry<Strategy>*>(nullptr), "strategy", s.strategy, name_only));
+  TW_ASSIGN_OR_RETURN(s.memory, ReadMemory(config.section("memory"), idle));
   if (s.model_name.empty() && !(s.memory == MemoryConfig{})) {
     idle->push_back("[memory] does nothing: the task brings a model of its own");
   }

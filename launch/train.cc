@@ -360,7 +360,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, "", nullptr, FolderLock()};
+  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock()};
   Status ready = world.AgreeOn(loaded.status());
   if (ready.ok()) {
     run.loaded = &*loaded;
