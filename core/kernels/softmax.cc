@@ -30,7 +30,7 @@ float MaxOf(const float* x, size_t n) {
     const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + i + lanes);
     max0 = hn::Max(max0, a);
     max1 = hn::Max(max1, b);
-    odd = hn::Or(odd, hn::Or(hn::VecFromMask(d, hn::Ne(a, a)), hn::VecFromMask(d, hn::Ne(b, b))));
+    odd = hn::Or(odd, hn::Or(hn::VecFromMask(d, hn::IsNaN(a)), hn::VecFromMask(d, hn::IsNaN(b))));
   }
   float max = hn::GetLane(hn::MaxOfLanes(d, hn::Max(max0, max1)));
   bool nan = !hn::AllFalse(d, hn::MaskFromVec(odd));
@@ -100,6 +100,7 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr size_t kPiece = 512;
 
 }  // namespace
 
@@ -108,8 +109,15 @@ void LogSumExp::Add(std::span<const float> scores) {
   if (std::isnan(piece) || piece == kInfinity) sum = kNan;
   if (std::isnan(sum) || piece == -kInfinity) return;
   const float top = std::max(max, piece);
-  sum = sum * (max == top ? 1.0f : std::exp(max - top)) +
-        HWY_DYNAMIC_DISPATCH(SumExpT)(scores.data(), scores.size(), top);
+  // In short pieces: one fp32 sum of a large vocabulary would be off by 1e-5 where lanes are few.
+  double total = 0;
+  for (size_t at = 0; at < scores.size(); at += kPiece) {
+    total += static_cast<double>(HWY_DYNAMIC_DISPATCH(SumExpT)(
+        scores.data() + at, std::min(kPiece, scores.size() - at), top));
+  }
+  sum = static_cast<float>(
+      static_cast<double>(sum) * (max == top ? 1.0 : std::exp(static_cast<double>(max - top))) +
+      total);
   max = top;
 }
 

@@ -18,7 +18,7 @@ Quadratics::Quadratics(const QuadraticsOptions& options)
     const double a = options.identity ? 1 : i / std::sqrt(static_cast<double>(n));
     const std::span<double> linear(linear_.data() + c * d, d);
     AddNormal(RngStream::Of(options.seed, RngPurpose::kProblem, 0, 0, static_cast<uint32_t>(c)),
-              a * options.zeta / i, linear);
+              options.identity ? options.zeta : a * options.zeta / i, linear);
     curvature_.push_back(a * a);
     mean_curvature_ += a * a / static_cast<double>(n);
     for (size_t k = 0; k < d; ++k) solution_[k] += linear[k] / static_cast<double>(n);

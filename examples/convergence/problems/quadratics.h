@@ -2,7 +2,7 @@
 // Least squares whose clients disagree, with Hessians that are multiples of the identity.
 //   f_i(x) = 1/2 |A_i x - b_i|^2,  A_i = (i / sqrt n) I,  b_i ~ N(0, (zeta / i)^2 I),  i = 1..n
 //   x* = sum A_i b_i / sum i^2/n;  gradients may carry noise N(0, sigma^2 / d I)
-// or, with `identity`, A_i = I and the same b_i.
+// or, with `identity`, A_i = I and b_i ~ N(0, zeta^2 I).
 // zeta sets how much the clients' gradients differ at x*. From the synthetic experiment of
 // Gao, Islamov, Stich, arXiv 2311.05645.
 

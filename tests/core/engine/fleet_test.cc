@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/api/convert.h"
 #include "core/base/normal.h"
 #include "core/engine/bucket_pipeline.h"
 #include "examples/convergence/problems/quadratics.h"
@@ -93,12 +94,17 @@ struct Rank {
     PlanOptions plan_options;
     plan_options.world_size = problem.num_clients();
     plan_options.exchanges = {FindExchange(Merge::kSum), FindExchange(Merge::kGather)};
-    plan_options.dense = {"none", "none",          none.get(),
-                          0,      no_policy.get(), FindExchange(Merge::kSum)};
+    plan_options.dense = {.compressor = "none",
+                          .feedback = "none",
+                          .codec = none.get(),
+                          .policy = no_policy.get(),
+                          .exchange = FindExchange(Merge::kSum)};
     PlanRule rule;
-    rule.route = {method.compressor, method.feedback,
-                  codec.get(),       Registry<Compressor>::Get().Find(method.compressor)->wire_id,
-                  policy.get(),      nullptr};
+    rule.route = {.compressor = method.compressor,
+                  .feedback = method.feedback,
+                  .codec = codec.get(),
+                  .wire_id = Registry<Compressor>::Get().Find(method.compressor)->wire_id,
+                  .policy = policy.get()};
     rule.min_numel = 0;
     plan_options.rules = {rule};
     plan = Plan::Build({problem.parameters().begin(), problem.parameters().end()}, plan_options);

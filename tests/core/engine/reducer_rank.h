@@ -2,6 +2,7 @@
 // One rank of a gradient reducer under test: a small model with a tied embedding, plan, lane, state
 // and reducer. Ranks are threads of a thread group; backward runs on the rank's own thread.
 
+#include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cstring>

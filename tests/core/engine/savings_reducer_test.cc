@@ -1,6 +1,7 @@
 // Tiles, pieces of the head and checkpointed blocks behind the reducer: each parameter's gradient
 // arrives whole and once, so that buckets start once and hold the mean.
 
+#include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include "core/nn/model/gpt.h"

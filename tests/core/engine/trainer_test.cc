@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/api/convert.h"
 #include "tests/core/engine/line_task.h"
 
 namespace tw {
