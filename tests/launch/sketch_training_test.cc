@@ -51,7 +51,8 @@ class LossSink : public MetricSink {
 };
 
 // A checkpoint in run_dir, if it has one, is where the run starts; it leaves one after `stop`.
-Outcome Run(int ranks, const Overrides& more, const std::string& run_dir = "", int64_t steps = 6) {
+Outcome Train(int ranks, const Overrides& more, const std::string& run_dir = "",
+              int64_t steps = 6) {
   Outcome out;
   out.hashes.resize(static_cast<size_t>(ranks));
   RunRanks(ranks, [&](Communicator& comm) {
@@ -116,11 +117,13 @@ constexpr int64_t kWhole = 2 * (kDim * kDim + 2 * kDim) + kDim + 2 * kVocab * kD
 
 TEST(SketchTraining, GradientsMomentsAndWhatTravelsAreOfTheSketchesSize) {
   for (const int ranks : {1, 2}) {
-    const Outcome run = Run(ranks, {});
+    const Outcome run = Train(ranks, {});
     EXPECT_EQ(run.gradient_numel, kSketched + kWhole);
     EXPECT_EQ(run.optimizer_bytes, 8 * (kSketched + kWhole));
     EXPECT_LT(run.last_loss, run.first_loss - 0.1) << ranks;
-    if (ranks == 2) EXPECT_EQ(run.payload_bytes, 4.0 * (kSketched + kWhole));
+    if (ranks == 2) {
+      EXPECT_EQ(run.payload_bytes, 4.0 * (kSketched + kWhole));
+    }
   }
 }
 
@@ -136,16 +139,16 @@ TEST(SketchTraining, GoesThroughCompressorsFeedbackAndOtherOptimizers) {
         {"train.precision=bf16"},
         {"model.name=gpt"}}) {
     SCOPED_TRACE(more[0]);
-    const Outcome run = Run(2, more);
+    const Outcome run = Train(2, more);
     EXPECT_LT(run.last_loss, run.first_loss);
   }
 }
 
 TEST(SketchTraining, AResumedRunIsTheUnbrokenOne) {
   const TempFolder folder;
-  const Outcome whole = Run(2, {}, folder.Path("whole"), 5);
-  Run(2, {}, folder.Path("broken"), 3);  // inside a gap of 2 steps
-  const Outcome resumed = Run(2, {}, folder.Path("broken"), 5);
+  const Outcome whole = Train(2, {}, folder.Path("whole"), 5);
+  Train(2, {}, folder.Path("broken"), 3);  // inside a gap of 2 steps
+  const Outcome resumed = Train(2, {}, folder.Path("broken"), 5);
   EXPECT_EQ(resumed.hashes, whole.hashes);
 }
 
