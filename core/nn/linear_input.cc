@@ -3,6 +3,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/torch.h>
 
+#include <optional>
+
 namespace tw {
 namespace {
 
@@ -23,12 +25,13 @@ at::Tensor Cast(const at::Tensor& t) {
   return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU);
 }
 
-// Variables: x, weight, bias or undefined, leaf or undefined; the weight's gradient goes to the
-// leaf where there is one.
+// Variables: x, weight, and bias and leaf where there are any; the weight's gradient goes to the
+// leaf if there is one.
 class KeptLinear : public torch::autograd::Function<KeptLinear> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
-                          const Variable& bias, const Variable& leaf,
+                          const std::optional<at::Tensor>& bias,
+                          const std::optional<at::Tensor>& leaf,
                           const c10::intrusive_ptr<Work>& work) {
     variable_list saved{weight};
     saved.insert(saved.end(), work->packed.begin(), work->packed.end());
@@ -36,9 +39,9 @@ class KeptLinear : public torch::autograd::Function<KeptLinear> {
     context->save_for_backward(saved);
     context->saved_data["work"] = at::IValue::make_capsule(work);
     context->saved_data["dx"] = x.requires_grad();
-    context->saved_data["dw"] = leaf.defined() ? leaf.requires_grad() : weight.requires_grad();
-    context->saved_data["db"] = bias.defined() && bias.requires_grad();
-    context->saved_data["sketch"] = leaf.defined();
+    context->saved_data["dw"] = leaf ? leaf->requires_grad() : weight.requires_grad();
+    context->saved_data["db"] = bias && bias->requires_grad();
+    context->saved_data["sketch"] = leaf.has_value();
     return at::linear(x, weight, bias);
   }
 
@@ -84,7 +87,11 @@ at::Tensor LinearInput::Linear(const PackedInput& x, const at::Tensor& weight,
                                const at::Tensor& bias, const at::Tensor& sketch) const {
   at::Tensor w = Cast(weight);
   if (sketch.defined()) w = w.detach();
-  return KeptLinear::apply(x.x, w, Cast(bias), sketch, c10::make_intrusive<Work>(codec_, x.packed));
+  const auto if_defined = [](const at::Tensor& t) {
+    return t.defined() ? std::optional<at::Tensor>(t) : std::nullopt;
+  };
+  return KeptLinear::apply(x.x, w, if_defined(Cast(bias)), if_defined(sketch),
+                           c10::make_intrusive<Work>(codec_, x.packed));
 }
 
 void LinearInput::Apply(TensorView value, double keep, TensorView update) const {
