@@ -22,7 +22,7 @@ TEST(BenchOptimizer, HasARowForEveryPair) {
     EXPECT_EQ(row["numel"], 72 * 71);
     EXPECT_GT(row["ms"], 0.0);
     EXPECT_GT(row["copy_ratio"], 0.0);
-    pairs.insert({row["name"], row["state"]});
+    pairs.emplace(row["name"].get<std::string>(), row["state"].get<std::string>());
     if (row["name"] == "adamw" && row["state"] == "int4") {
       EXPECT_EQ(row["state_bytes"], 2 * (72 * 71 / 2 + 4 * 40));
     }

@@ -59,7 +59,7 @@ class Inspect : public ::testing::Test {
 };
 
 TEST_F(Inspect, ShowsTheTensorsOfASafetensorsFile) {
-  EXPECT_THAT(Text(checkpoint_ + "/model.safetensors"), HasSubstr("w     Float  [2, 2]     3"));
+  EXPECT_THAT(Text(checkpoint_ + "/model.safetensors"), HasSubstr("w     Float  [2, 2]  3"));
   const auto json = Object(checkpoint_ + "/model.safetensors");
   EXPECT_EQ(json["kind"], "safetensors");
   EXPECT_EQ(json["tensors"][0]["norm"], 3.0);

@@ -61,7 +61,7 @@ TEST(Lab, RunsAnExperimentAndWritesItsCurves) {
   EXPECT_EQ(line, "series,seed,round,uplink_bytes,total_bytes,metric,value");
   int64_t rows = 0;
   while (std::getline(curves, line)) ++rows;
-  EXPECT_EQ(rows, 6 * 201);
+  EXPECT_EQ(rows, 6 * 201 * 2);  // methods, points, metrics
   std::filesystem::remove_all(folder);
 }
 
@@ -72,10 +72,11 @@ TEST(Lab, RefusesWhatItDoesNotKnow) {
     EXPECT_EQ(FaultOf(status), Fault::kConfig);
     return std::string(status.message());
   };
-  EXPECT_NE(message("run", {"econtrol_lqs"}).find("nearest: econtrol_lsq"), std::string::npos);
-  EXPECT_NE(message("runs", {}).find("nearest: run"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lqs"}).find("did you mean econtrol_lsq?"), std::string::npos);
+  EXPECT_NE(message("runs", {}).find("did you mean run?"), std::string::npos);
   EXPECT_NE(message("run", {}).find("which experiment"), std::string::npos);
-  EXPECT_NE(message("run", {"econtrol_lsq", "seed=1"}).find("nearest: seeds"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "seed=1"}).find("did you mean seeds?"),
+            std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "seeds=0"}).find("[1, 1000]"), std::string::npos);
 }
 
