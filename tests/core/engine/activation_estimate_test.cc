@@ -13,7 +13,7 @@
 namespace tw {
 namespace {
 
-constexpr double kTolerance = 0.10;
+constexpr double kTolerance = 0.12;
 
 struct Way {
   const char* name;
@@ -67,17 +67,17 @@ void ExpectEstimate(const std::string& kind, int64_t vocab, bool bf16) {
   }
 }
 
-TEST(ActivationEstimate, OfGptIsWithinATenth) {
+TEST(ActivationEstimate, OfGptIsWithinTwelvePercent) {
   ExpectEstimate("gpt", 256, false);
   ExpectEstimate("gpt", 3000, false);
 }
 
-TEST(ActivationEstimate, OfLlamaIsWithinATenth) {
+TEST(ActivationEstimate, OfLlamaIsWithinTwelvePercent) {
   ExpectEstimate("llama", 256, false);
   ExpectEstimate("llama", 3000, false);
 }
 
-TEST(ActivationEstimate, UnderBf16IsWithinATenth) {
+TEST(ActivationEstimate, UnderBf16IsWithinTwelvePercent) {
   ExpectEstimate("gpt", 256, true);
   ExpectEstimate("llama", 256, true);
   ExpectEstimate("llama", 3000, true);
