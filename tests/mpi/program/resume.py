@@ -209,7 +209,8 @@ class Resume(harness.ProgramTest):
     def test_other_steps_are_a_warning_where_the_schedule_depends_on_them(self):
         for schedule, depends in (("constant", False), ("linear", True)):
             with self.subTest(schedule=schedule):
-                keys = {"run__dir": schedule, "checkpoint__every": 5, "schedule__name": schedule}
+                keys = {"run__dir": schedule, "checkpoint__every": 5, "schedule__name": schedule,
+                        "schedule__warmup_steps": 0}
                 self.train(1, **keys)
                 result = self.train(1, train__steps=15, **keys)
                 self.assertIn("resumed after step 10", result.err)
