@@ -94,8 +94,9 @@ class CompactRow : public MemoryRow {
       int64_t outputs = 0;
       std::vector<at::Tensor> ys;
       for (const Group& g : groups) {
-        // Not a leaf: a leaf's own node would keep it.
-        const at::Tensor x = torch::ones({tokens, g.features}).requires_grad_() * 0.5;
+        // Not a leaf, whose own node would keep it: made of one number, and kept by the layers
+        // only.
+        const at::Tensor x = torch::ones({1}).requires_grad_().expand({tokens, g.features}) * 0.5;
         const PackedInput in = PackInput(g.input, x);
         for (const auto& layer : g.layers) {
           ys.push_back(layer->Forward(in));
