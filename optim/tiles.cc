@@ -9,9 +9,6 @@
 namespace tw {
 namespace {
 
-// The next free number after those of core/base/rng.h.
-constexpr auto kStateRounding = static_cast<RngPurpose>(13);
-
 TensorView Part(TensorView view, int64_t first, size_t size) {
   return {static_cast<uint8_t*>(view.data) + first * DTypeBytes(view.dtype), view.dtype,
           static_cast<int64_t>(size)};
@@ -79,7 +76,7 @@ CodedState OpenMoment(const StateCodec& codec, MomentKind kind, const char* mome
   }
   out.state.scratch =
       scratch.Get<uint8_t>(number, static_cast<size_t>(codec.ScratchBytes(kind, spec))).data();
-  out.state.random_key = RngStream::Of(context.seed, kStateRounding,
+  out.state.random_key = RngStream::Of(context.seed, RngPurpose::kStateRounding,
                                        static_cast<uint64_t>(context.update), spec.id, kSharedRank)
                              .key +
                          static_cast<uint64_t>(number) * 0x9E3779B97F4A7C15ull;

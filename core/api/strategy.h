@@ -160,8 +160,8 @@ class Strategy {
                                             const Compressor& compressor) const {
     return {};
   }
-  // True where gradients may be sketches (core/api/sketch.h): the strategy has no use for vectors in
-  // the parameters' shapes.
+  // True where gradients may be sketches (core/api/sketch.h): the strategy has no use for vectors
+  // in the parameters' shapes.
   virtual bool takes_sketches() const { return false; }
 
   // For estimates before a run: exchanges a step, and bytes of state for one parameter.

@@ -61,8 +61,8 @@ struct TaskOptions {
   MemoryConfig memory;             // [memory]: handed to the model
   // What linear layers keep of their inputs; null: the inputs themselves.
   std::shared_ptr<const ActivationCodec> activations;
-  bool for_eval = false;           // only the validation split is opened
-  std::string cache_folder;        // where data that had to be made is kept; empty: nowhere
+  bool for_eval = false;     // only the validation split is opened
+  std::string cache_folder;  // where data that had to be made is kept; empty: nowhere
 };
 
 // A kind of task. Its registered config struct holds the keys of [data], so that

@@ -21,9 +21,10 @@ enum class RngPurpose : uint32_t {
   kFactorInit = 7,    // PowerSGD's Q
   kSynthetic = 8,
   kAugment = 9,
-  kStrategy = 10,  // coins and samples of clients that all ranks agree on
-  kNoise = 11,     // of a problem's gradients: keyed by client, so the same for every method
-  kProblem = 12,   // what a problem is made of
+  kStrategy = 10,       // coins and samples of clients that all ranks agree on
+  kNoise = 11,          // of a problem's gradients: keyed by client, so the same for every method
+  kProblem = 12,        // what a problem is made of
+  kStateRounding = 13,  // of optimizer states: own draw per element, the same on every rank
   kTest = 100,
 };
 

@@ -115,9 +115,9 @@ void LogSumExp::Add(std::span<const float> scores) {
     total += static_cast<double>(HWY_DYNAMIC_DISPATCH(SumExpT)(
         scores.data() + at, std::min(kPiece, scores.size() - at), top));
   }
-  sum = static_cast<float>(
-      static_cast<double>(sum) * (max == top ? 1.0 : std::exp(static_cast<double>(max - top))) +
-      total);
+  sum = static_cast<float>(static_cast<double>(sum) *
+                               (max == top ? 1.0 : std::exp(static_cast<double>(max - top))) +
+                           total);
   max = top;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// Precompiled header of models, the engine, the programs and their tests: torch/torch.h costs 30 s a file without it.
+// Precompiled header of models, the engine, the programs and their tests: torch/torch.h costs 30 s
+// a file without it.
 #include <torch/torch.h>
 
 #include <algorithm>
