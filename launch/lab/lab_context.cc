@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "absl/strings/str_format.h"
@@ -67,6 +68,12 @@ const CurvePoint* Curve::Reaches(double target, size_t metric) const {
   return it == points.end() ? nullptr : &*it;
 }
 
+std::string Claim::verdict() const {
+  if (!judged()) return kReported;
+  if (pass) return "PASS";
+  return does_not_hold.empty() ? "FAIL" : "does not hold here";
+}
+
 LabContext::LabContext(const LabOptions& options, Communicator* comm, Lane* lane)
     : options_(options), comm_(comm), lane_(lane) {}
 LabContext::~LabContext() = default;
@@ -75,6 +82,7 @@ std::vector<uint64_t> LabContext::seeds(int at_least) const {
   const int count = options_.quick ? 1 : std::max(options_.seeds, at_least);
   std::vector<uint64_t> out;
   for (int s = 1; s <= count; ++s) out.push_back(static_cast<uint64_t>(s));
+  last_seeds_ = out.size();
   return out;
 }
 
@@ -126,6 +134,7 @@ StatusOr<Curve> LabContext::Run(const LabRun& run) {
     const bool due = round * run.points / run.rounds != (round - 1) * run.points / run.rounds;
     if (due || round == run.rounds) TW_RETURN_IF_ERROR(measure());
     curve.diverged = curve.diverged || skipped >= kMaxSkipped;
+    if (watcher_) watcher_(run, round);
   }
   curves_.push_back(curve);
   curve.x.assign(m.fleet->x().begin(), m.fleet->x().end());
@@ -145,7 +154,8 @@ void LabContext::Within(const std::string& claim, const std::vector<double>& val
   TW_CHECK(!values.empty());
   Claim made;
   made.claim = claim;
-  made.seeds = static_cast<int>(values.size());
+  made.values = values;
+  made.seeds = SeedsOf(values.size());
   made.pass = true;
   const double middle = low == -kInfinity   ? -kInfinity
                         : high == kInfinity ? kInfinity
@@ -167,6 +177,21 @@ void LabContext::Within(const std::string& claim, const std::vector<double>& val
                    : high == kInfinity ? absl::StrFormat("> %g", low)
                                        : absl::StrFormat("in [%g, %g]", low, high);
   claims_.push_back(std::move(made));
+}
+
+void LabContext::Report(const std::string& what, const std::vector<double>& values) {
+  TW_CHECK(!values.empty());
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  claims_.push_back({.claim = what,
+                     .measured = sum / static_cast<double>(values.size()),
+                     .threshold = kReported,
+                     .pass = true,
+                     .seeds = SeedsOf(values.size()),
+                     .values = values});
+}
+
+int LabContext::SeedsOf(size_t num_values) const {
+  return static_cast<int>(last_seeds_ == 0 ? num_values : std::min(last_seeds_, num_values));
 }
 
 void LabContext::DoesNotHoldHere(const std::string& why) {

@@ -2,6 +2,7 @@
 // What an experiment works with: runs of a method on a problem, and claims about what they gave.
 // Every rank runs the same calls; rank 0's context is the one that is written down.
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,7 +14,9 @@ namespace tw {
 
 // One method on one problem with one seed.
 struct LabRun {
-  std::string label;  // of the series in tables and plots
+  // Of the series in tables and plots: "METHOD" or "METHOD, VARIANT". Plots give a method one
+  // colour and a variant its own row; a variant that begins with "tuning" is in curves.csv only.
+  std::string label;
   uint64_t seed = 1;  // of codecs, noise and samples
   Problem* problem = nullptr;
   int64_t rounds = 1000;
@@ -49,13 +52,21 @@ struct Curve {
   const CurvePoint* Reaches(double target, size_t metric = 0) const;
 };
 
+// The threshold of what is told and not judged.
+inline constexpr char kReported[] = "reported";
+
 struct Claim {
   std::string claim;
-  double measured = 0;
+  double measured = 0;    // the worst of `values`; their mean where it is a report
   std::string threshold;  // "< 1e-10", in [8, 12]
   bool pass = false;
   int seeds = 1;
-  std::string does_not_hold;  // not empty: a claim known not to hold at this scale, and why
+  std::string does_not_hold;   // not empty: a claim known not to hold at this scale, and why
+  std::vector<double> values;  // in the order of the seeds; several a seed where a claim has them
+
+  bool judged() const { return threshold != kReported; }
+  // PASS, FAIL, "does not hold here" or "reported".
+  std::string verdict() const;
 };
 
 struct LabOptions {
@@ -75,20 +86,36 @@ class LabContext {
   // `at_least` for rows that need more seeds; quick runs have one.
   std::vector<uint64_t> seeds(int at_least = 1) const;
   // Data of the user's in place of the experiments' own; empty where none is given.
-  const std::string& images() const { return options_.images; }
-  const std::string& rows() const { return options_.rows; }
+  const std::string& images() const {
+    took_images_ = true;
+    return options_.images;
+  }
+  const std::string& rows() const {
+    took_rows_ = true;
+    return options_.rows;
+  }
+  // Whether the experiment has asked for them.
+  bool took_images() const { return took_images_; }
+  bool took_rows() const { return took_rows_; }
   // The communicator of a claim that needs one; see Fleet.
   Communicator& comm() const { return *comm_; }
+
+  // Called after each round of each run, on this thread.
+  using Watcher = std::function<void(const LabRun& run, int64_t round)>;
+  void Watch(Watcher watcher) { watcher_ = std::move(watcher); }
 
   // Collective. The curve is also kept for the files.
   StatusOr<Curve> Run(const LabRun& run);
   // The fleet of the last run, for invariants.
   const Fleet& fleet() const;
 
-  // Claims over seeds: all must hold; the worst is what is shown. NaN never passes.
+  // Claims over seeds: all must hold; the worst is what is shown. NaN never passes. `seeds` of a
+  // claim are those of the last seeds(), or as many as there are values.
   void Below(const std::string& claim, const std::vector<double>& values, double limit);
   void Above(const std::string& claim, const std::vector<double>& values, double limit);
   void Within(const std::string& claim, const std::vector<double>& values, double low, double high);
+  // Told, not judged: the mean.
+  void Report(const std::string& what, const std::vector<double>& values);
   void Add(Claim claim) { claims_.push_back(std::move(claim)); }
   // The last claim is not expected to hold at this scale; says why.
   void DoesNotHoldHere(const std::string& why);
@@ -99,7 +126,12 @@ class LabContext {
  private:
   struct Method;
 
+  int SeedsOf(size_t num_values) const;
+
   LabOptions options_;
+  mutable bool took_images_ = false, took_rows_ = false;
+  mutable size_t last_seeds_ = 0;  // how many seeds() gave
+  Watcher watcher_;
   Communicator* comm_;
   Lane* lane_;
   std::vector<Claim> claims_;
