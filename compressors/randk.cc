@@ -1,17 +1,21 @@
-// randk: k random elements, the same indices on every rank (Wangni et al., arXiv 1710.09854; Stich,
-// Cordonnier, Jaggi, arXiv 1809.07599).
+// randk: k random elements (Wangni et al., arXiv 1710.09854; Stich, Cordonnier, Jaggi, arXiv
+// 1809.07599).
 //
 //   k = clamp(round(ratio * d), 1, d);  S = uniform k-subset drawn from (seed, step, parameter)
-//   contractive: decode(body)_i = x_i         for i in S, else 0    E||C(x)-x||^2 = (1 - k/d)
-//   ||x||^2 unbiased:    decode(body)_i = (d/k) x_i   for i in S, else 0    E||Q(x)-x||^2 = (d/k -
-//   1) ||x||^2
+//   contractive: decode(body)_i = x_i         for i in S, else 0
+//                E||C(x) - x||^2 = (1 - k/d) ||x||^2
+//   unbiased:    decode(body)_i = (d/k) x_i   for i in S, else 0
+//                E||Q(x) - x||^2 = (d/k - 1) ||x||^2
 //
 // Body, little-endian: k fp32 values x_i in ascending order of i. Indices do not travel: S is drawn
-// again by whoever decodes, and bodies of several ranks add up element by element. Because S is
-// shared, the variance of the mean over ranks does not shrink with their number.
+// again by whoever decodes.
+// shared indices, the default: all ranks draw the same S and bodies add up element by element, but
+// the variance of the mean over ranks does not shrink with their number. own indices: the sender's
+// rank is among what S is drawn from; bodies are gathered, and the mean's variance is 1/n of one
+// rank's, which the rates of DIANA, MARINA and MASHA1 count on.
 // contractive is the default: it is what error feedback (ef14, ef21, econtrol) wants. Without
 // feedback it shrinks every step by k/d on average; take unbiased there, and under diana.
-// No state. Left out: independent sets per rank.
+// No state.
 
 #include <limits>
 
@@ -26,12 +30,15 @@ namespace {
 struct RandKConfig {
   double ratio = 0.01;
   std::string mode = "contractive";
+  std::string indices = "shared";
   static FieldList<RandKConfig> Fields() {
     return FieldList<RandKConfig>()
         .Real("ratio", &RandKConfig::ratio, {0, 1, kOpenLow},
               "fraction of the elements that travel")
         .Text("mode", &RandKConfig::mode, {"contractive", "unbiased"},
-              "contractive: as they are, for error feedback; unbiased: times d/k");
+              "contractive: as they are, for error feedback; unbiased: times d/k")
+        .Text("indices", &RandKConfig::indices, {"shared", "own"},
+              "shared: all ranks draw the same, bodies add up; own: each rank its own, gathered");
   }
 };
 
@@ -39,9 +46,11 @@ class RandK : public Compressor {
  public:
   explicit RandK(const RandKConfig& config)
       : ratio_(config.ratio),
-        traits_{.merges = {Merge::kSum, Merge::kGather},
+        shared_(config.indices == "shared"),
+        traits_{.merges = shared_ ? std::vector<Merge>{Merge::kSum, Merge::kGather}
+                                  : std::vector<Merge>{Merge::kGather},
                 .unbiased = config.mode == "unbiased",
-                .exact_sum = true,
+                .exact_sum = shared_,
                 .fixed_size = true,
                 .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}
   static StatusOr<std::unique_ptr<Compressor>> Create(const RandKConfig& config) {
@@ -104,17 +113,18 @@ class RandK : public Compressor {
   std::span<const uint64_t> Indices(int64_t d, const CodecContext& context) const {
     const size_t numel = static_cast<size_t>(d);
     const auto bitmap = context.scratch->Get<uint64_t>(kScratchCodec0, kernels::BitmapWords(numel));
-    kernels::MarkSubset(context.SharedStream().key, numel,
-                        static_cast<size_t>(KeepCount(ratio_, d)), bitmap);
+    const RngStream rng = shared_ ? context.SharedStream() : context.OwnStream();
+    kernels::MarkSubset(rng.key, numel, static_cast<size_t>(KeepCount(ratio_, d)), bitmap);
     return bitmap;
   }
 
   double ratio_;
+  bool shared_;
   CompressorTraits traits_;
 };
 
 TW_REGISTER(Compressor, randk, /*wire_id=*/5, RandKConfig, RandK::Create,
-            "random elements at indices that all ranks draw alike; bodies add up");
+            "random elements at indices that are drawn, not sent; shared by all ranks or own");
 
 }  // namespace
 }  // namespace tw

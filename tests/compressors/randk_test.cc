@@ -52,6 +52,32 @@ TEST(RandK, AllRanksDrawTheSameIndicesSoThatBodiesAddUp) {
   EXPECT_EQ(sent, 100u);
 }
 
+// The mean of 16 ranks' decoded messages has 1/16 of one message's variance, (d/k - 1) / 16, where
+// each rank draws its own indices.
+TEST(RandK, OwnIndicesAverageOut) {
+  const size_t d = 400;
+  CodecUnderTest own(
+      "randk", {400},
+      {{"ratio", 0.1}, {"mode", std::string("unbiased")}, {"indices", std::string("own")}});
+  EXPECT_EQ(own.codec->traits().merges, std::vector<Merge>{Merge::kGather});
+  EXPECT_FALSE(own.codec->traits().exact_sum);
+  const std::vector<float> ones(d, 1.0f);
+  double squares = 0;
+  for (uint64_t step = 0; step < 20; ++step) {
+    own.context.step = step;
+    std::vector<float> mean(d);
+    for (int rank = 0; rank < 16; ++rank) {
+      own.context.rank = rank;
+      auto buffer = ones;
+      const Bytes body = own.Encode(buffer);
+      EXPECT_EQ(body.size(), 160u);
+      TW_CHECK_OK(own.DecodeAdd(body, 1.0f / 16, mean));
+    }
+    for (const float m : mean) squares += (m - 1) * (m - 1) / (20.0 * d);
+  }
+  EXPECT_NEAR(squares, 9.0 / 16, 0.05);
+}
+
 TEST(RandK, DrawsAnewEveryStepAndParameter) {
   CodecUnderTest randk("randk", {1000}, {{"ratio", 0.1}});
   const std::vector<float> ones(1000, 1.0f);
