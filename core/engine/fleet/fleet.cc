@@ -96,6 +96,29 @@ int64_t Fleet::memory_bytes() const {
          wire_.memory_bytes();
 }
 
+StatusOr<std::vector<double>> Fleet::ClientSlots(const std::string& slot, size_t parameter) {
+  const TensorSpec& spec = *views_[parameter].spec;
+  const auto d = static_cast<size_t>(spec.numel());
+  const int ranks = parts_.comm->size();
+  std::vector<int64_t> counts;  // of numbers, by rank
+  for (int r = 0; r < ranks; ++r) {
+    const int clients =
+        FirstClient(r + 1, ranks, num_clients_) - FirstClient(r, ranks, num_clients_);
+    counts.push_back(clients * spec.numel());
+  }
+  const int first = FirstClient(parts_.comm->rank(), ranks, num_clients_);
+  std::vector<double> mine(static_cast<size_t>(counts[static_cast<size_t>(parts_.comm->rank())])),
+      all(static_cast<size_t>(num_clients_) * d);
+  for (size_t at = 0; at < mine.size(); at += d) {
+    const std::string id = std::to_string(static_cast<size_t>(first) + at / d);
+    const StateSlot* held = state_.Find("client/" + id + "/strategy/" + spec.name + "/" + slot);
+    if (held) AddScaled({mine.data() + at, DType::kF64, spec.numel()}, held->view, 1.0f);
+  }
+  TW_RETURN_IF_ERROR(wire_.ShareNumbers(counts, mine, all,
+                                        {static_cast<uint64_t>(step_), -1, "slots of clients"}));
+  return all;
+}
+
 double Fleet::lr() const { return options_.lr * parts_.schedule->Factor(step_, options_.steps); }
 
 RngStream Fleet::shared_stream() const {

@@ -69,6 +69,10 @@ class Fleet : private StepMachine {
   // The shared parameters; may be written between two steps.
   std::span<const TensorView> x() const { return x_; }
   StateBag& state() override { return state_; }
+  // For measuring, not counted as traffic: what every client holds in the strategy's slot of that
+  // name, [client, element] in client order, on every rank; zeros where a client has none.
+  // Collective.
+  StatusOr<std::vector<double>> ClientSlots(const std::string& slot, size_t parameter);
   // Bytes of tensors held: states, parameters, gradients, bodies.
   int64_t memory_bytes() const;
 

@@ -19,21 +19,32 @@ void FleetWire::Close(const FrameHeader& header, int64_t bytes) {
   used_ += static_cast<size_t>(kFrameHeaderBytes + bytes);
 }
 
-Status FleetWire::ShareNotes(std::span<const int64_t> counts, std::span<const ClientNote> mine,
-                             std::span<ClientNote> all, const OpTag& tag) {
+template <class T>
+Status FleetWire::ShareItems(std::span<const int64_t> counts, std::span<const T> mine,
+                             std::span<T> all, const OpTag& tag) {
   if (comm_->size() == 1) {
     std::copy(mine.begin(), mine.end(), all.begin());
     return OkStatus();
   }
   std::vector<int64_t> sizes(counts.begin(), counts.end());
-  for (int64_t& size : sizes) size *= static_cast<int64_t>(sizeof(ClientNote));
+  for (int64_t& size : sizes) size *= static_cast<int64_t>(sizeof(T));
   const ByteSpan send(reinterpret_cast<const uint8_t*>(mine.data()), mine.size_bytes());
   const MutableByteSpan receive(reinterpret_cast<uint8_t*>(all.data()), all.size_bytes());
-  TW_RETURN_IF_ERROR(OnLane([&] { return comm_->AllGatherV(send, sizes, receive, tag); }));
+  return OnLane([&] { return comm_->AllGatherV(send, sizes, receive, tag); });
+}
+
+Status FleetWire::ShareNotes(std::span<const int64_t> counts, std::span<const ClientNote> mine,
+                             std::span<ClientNote> all, const OpTag& tag) {
+  TW_RETURN_IF_ERROR(ShareItems(counts, mine, all, tag));
   for (const ClientNote& note : all) {
     if (note.bytes < -1) return DataLoss("a negative length among the notes on clients");
   }
   return OkStatus();
+}
+
+Status FleetWire::ShareNumbers(std::span<const int64_t> counts, std::span<const double> mine,
+                               std::span<double> all, const OpTag& tag) {
+  return ShareItems(counts, mine, all, tag);
 }
 
 StatusOr<ByteSpan> FleetWire::ShareBodies(std::span<const int64_t> bytes, const OpTag& tag) {

@@ -30,6 +30,9 @@ class FleetWire {
   // Every rank's notes on its clients, in client order; counts[r] is how many rank r has.
   Status ShareNotes(std::span<const int64_t> counts, std::span<const ClientNote> mine,
                     std::span<ClientNote> all, const OpTag& tag);
+  // Every rank's numbers behind each other; counts[r] is how many rank r has.
+  Status ShareNumbers(std::span<const int64_t> counts, std::span<const double> mine,
+                      std::span<double> all, const OpTag& tag);
   // All frames of all ranks; bytes[r] is rank r's. Valid until the next call or Clear.
   StatusOr<ByteSpan> ShareBodies(std::span<const int64_t> bytes, const OpTag& tag);
   ByteSpan own() const { return {memory_.data(), used_}; }
@@ -39,6 +42,9 @@ class FleetWire {
 
  private:
   Status OnLane(const std::function<Status()>& work);
+  template <class T>
+  Status ShareItems(std::span<const int64_t> counts, std::span<const T> mine, std::span<T> all,
+                    const OpTag& tag);
 
   Communicator* comm_;
   Lane* lane_;
