@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "absl/strings/str_format.h"
+#include "core/base/log.h"
 #include "launch/compose.h"
 
 namespace tw {
@@ -91,6 +92,19 @@ const Fleet& LabContext::fleet() const {
   return *method_->fleet;
 }
 
+void LabContext::NoteWarnings(const LabRun& run) {
+  for (const ParameterPlan& p : method_->parts.plan->parameters()) {
+    for (const auto& lines : {p.route.policy->Warnings(p.spec, *p.route.codec),
+                              method_->parts.strategy->Warnings(p.spec, *p.route.codec)}) {
+      for (const std::string& line : lines) {
+        if (std::find(warnings_.begin(), warnings_.end(), line) != warnings_.end()) continue;
+        warnings_.push_back(line);
+        if (comm_->rank() == 0) LogWarning(run.label + ": " + line);
+      }
+    }
+  }
+}
+
 StatusOr<Curve> LabContext::Run(const LabRun& run) {
   method_ = std::make_unique<Method>();
   Method& m = *method_;
@@ -101,6 +115,7 @@ StatusOr<Curve> LabContext::Run(const LabRun& run) {
   TW_RETURN_IF_ERROR(
       Annotate(AssembleMethod(m.config, SpecsOf(*run.problem), clients, kMerges, &m.parts).status(),
                run.label));
+  NoteWarnings(run);
   if (!run.server.empty()) {
     TW_ASSIGN_OR_RETURN(const LoadedConfig server, LoadMethod(run, run.server));
     TW_RETURN_IF_ERROR(
@@ -118,10 +133,17 @@ StatusOr<Curve> LabContext::Run(const LabRun& run) {
   curve.label = run.label;
   curve.seed = run.seed;
   curve.metrics = run.problem->metrics();
+  const size_t own_metrics = curve.metrics.size();
+  curve.metrics.insert(curve.metrics.end(), run.fleet_metrics.begin(), run.fleet_metrics.end());
   const auto measure = [&]() -> Status {
-    CurvePoint point{m.fleet->steps_done(), m.fleet->traffic().uplink_bytes,
-                     m.fleet->traffic().total_bytes(), std::vector<double>(curve.metrics.size())};
-    TW_RETURN_IF_ERROR(run.problem->Measure(m.fleet->x(), point.y));
+    const int64_t uplink = m.fleet->traffic().uplink_bytes * run.copies;
+    CurvePoint point{m.fleet->steps_done(), uplink, uplink + m.fleet->traffic().downlink_bytes,
+                     std::vector<double>(curve.metrics.size())};
+    const std::span<double> y = point.y;
+    TW_RETURN_IF_ERROR(run.problem->Measure(m.fleet->x(), y.first(own_metrics)));
+    if (run.measure_fleet) {
+      TW_RETURN_IF_ERROR(run.measure_fleet(*m.fleet, y.subspan(own_metrics)));
+    }
     curve.diverged = !std::isfinite(point.y[0]);
     curve.points.push_back(std::move(point));
     return OkStatus();

@@ -27,6 +27,13 @@ struct LabRun {
   // The same for what the server sends (compressor and feedback); empty: dense.
   std::vector<std::string> server;
   int64_t points = 200;  // how many of the curve are measured, evenly spread, with the last
+  // How many receive each message: the neighbours, where there is no server. Bytes up count that
+  // often.
+  int copies = 1;
+  // More metrics, after the problem's, of what clients hold (Fleet::ClientSlots). Called on every
+  // rank at each measured point, to write one number each.
+  std::vector<std::string> fleet_metrics;
+  std::function<Status(Fleet& fleet, std::span<double> out)> measure_fleet;
 };
 
 struct CurvePoint {
@@ -120,6 +127,9 @@ class LabContext {
   // The last claim is not expected to hold at this scale; says why.
   void DoesNotHoldHere(const std::string& why);
 
+  // What strategies and feedback policies had to say about their constants in any run, each once.
+  // Said on the log as well, when it is found.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   const std::vector<Claim>& claims() const { return claims_; }
   const std::vector<Curve>& curves() const { return curves_; }
 
@@ -127,6 +137,7 @@ class LabContext {
   struct Method;
 
   int SeedsOf(size_t num_values) const;
+  void NoteWarnings(const LabRun& run);
 
   LabOptions options_;
   mutable bool took_images_ = false, took_rows_ = false;
@@ -134,6 +145,7 @@ class LabContext {
   Watcher watcher_;
   Communicator* comm_;
   Lane* lane_;
+  std::vector<std::string> warnings_;
   std::vector<Claim> claims_;
   std::vector<Curve> curves_;
   std::unique_ptr<Method> method_;
