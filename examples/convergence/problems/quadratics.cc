@@ -11,20 +11,30 @@ Quadratics::Quadratics(const QuadraticsOptions& options)
     : VectorProblem(options.num_clients, options.dimension), options_(options) {
   const size_t n = static_cast<size_t>(options.num_clients);
   const size_t d = static_cast<size_t>(options.dimension);
+  TW_CHECK(options.curvatures.empty() || options.curvatures.size() == n);
   linear_.assign(n * d, 0);
   solution_.assign(d, 0);
   for (size_t c = 0; c < n; ++c) {
-    const double i = static_cast<double>(c + 1);
-    const double a = options.identity ? 1 : i / std::sqrt(static_cast<double>(n));
+    double curvature = 1, scale = options.zeta;  // scale: of A_i^T b_i
+    if (!options.curvatures.empty()) {
+      curvature = options.curvatures[c];
+      scale = curvature * options.zeta;
+    } else if (!options.identity) {
+      const double i = static_cast<double>(c + 1), a = i / std::sqrt(static_cast<double>(n));
+      curvature = a * a;
+      scale = a * options.zeta / i;
+    }
     const std::span<double> linear(linear_.data() + c * d, d);
     AddNormal(RngStream::Of(options.seed, RngPurpose::kProblem, 0, 0, static_cast<uint32_t>(c)),
-              options.identity ? options.zeta : a * options.zeta / i, linear);
-    curvature_.push_back(a * a);
-    mean_curvature_ += a * a / static_cast<double>(n);
+              scale, linear);
+    curvature_.push_back(curvature);
+    mean_curvature_ += curvature / static_cast<double>(n);
     for (size_t k = 0; k < d; ++k) solution_[k] += linear[k] / static_cast<double>(n);
   }
   for (double& x : solution_) x /= mean_curvature_;
 }
+
+double Quadratics::Lmax() const { return *std::max_element(curvature_.begin(), curvature_.end()); }
 
 void Quadratics::Start(std::span<double> x) {
   std::fill(x.begin(), x.end(), 0.0);
