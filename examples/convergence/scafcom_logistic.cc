@@ -9,9 +9,7 @@
 // rows; the thresholds are for those.
 
 #include "absl/strings/str_format.h"
-#include "core/data/libsvm.h"
-#include "core/data/random_rows.h"
-#include "examples/convergence/problems/logistic.h"
+#include "examples/convergence/problems/label_sorted.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -46,14 +44,10 @@ class ScafcomLogistic : public Experiment {
  private:
   static StatusOr<double> Score(LabContext& lab, const std::string& label, const std::string& name,
                                 const Settings& more, int64_t batch, uint64_t seed) {
-    SparseRows rows = GaussianRows(seed, 4000, 60, 0.5);
-    if (!lab.rows().empty()) {
-      TW_ASSIGN_OR_RETURN(rows, ReadLibsvm(lab.rows()));
-    }
-    TW_ASSIGN_OR_RETURN(const auto problem,
-                        LogisticProblem::Create(
-                            rows, ShardOptions{.kind = "by_label", .seed = seed, .world_size = 40},
-                            LogisticOptions{.l2 = 1e-2, .batch = batch}));
+    TW_ASSIGN_OR_RETURN(
+        const auto problem,
+        LabelSorted({.file = lab.rows(), .seed = seed, .rows = 4000, .features = 60, .clients = 40},
+                    {.l2 = 1e-2, .batch = batch}));
     LabRun run{.label = label, .seed = seed, .problem = problem.get(), .rounds = 600};
     run.settings = Settings{"optimizer.lr=0.05", "strategy.name=" + name, "strategy.local_steps=10",
                             "strategy.participation=0.2"} +

@@ -41,6 +41,7 @@ class LogisticProblem : public VectorProblem {
   // ConfigError when l2 = 0 or nonconvex > 0; NumbersError when 100 steps do not get there.
   StatusOr<double> Minimize(std::vector<double>* x) const;
   int64_t features() const { return features_; }
+  int64_t num_rows() const { return static_cast<int64_t>(signs_.size()); }
   const LogisticOptions& options() const { return options_; }
 
  protected:
