@@ -65,8 +65,11 @@ examples:
 constexpr char kLabExamples[] = R"(examples:
   tightwire lab list
   tightwire lab run econtrol_lsq
-  mpirun -np 2 tightwire lab run all --quick --json
-  tightwire lab run all seeds=5 out=runs/lab)";
+  tightwire lab run all --quick                  (one seed; open runs/lab/index.html afterwards)
+  mpirun -np 2 tightwire lab run zeta_sweep naive_top1 --seeds 5 --out runs/five
+  tightwire lab run scafcom_fashion --images my-idx-folder
+runs/lab/NAME/ gets claims.json, claims.csv, curves.csv and plot.svg; runs/lab/index.html shows them all.
+exit code 5: a claim fails; one that is known not to hold at this scale says so and is no failure)";
 
 constexpr char kInspectExamples[] = R"(examples:
   tightwire inspect runs/char-lm-20260101-120000
@@ -149,8 +152,19 @@ int ProgramMain(int argc, char** argv) {
   bool quick = false;
   lab->add_option("VERB", word, "list or run")->required();
   lab->add_option("NAME key=value", arguments,
-                  "experiments, or all; seeds=N, out=FOLDER, images=FOLDER, rows=FILE");
-  lab->add_flag("--quick", quick, "one seed");
+                  "experiments, or all; the options below as key=value");
+  // Words of the command line, too: seeds=5.
+  std::map<std::string, std::string> lab_words;
+  for (const auto& [key, help] : std::map<std::string, const char*>{
+           {"seeds",
+            "how many; 3, or 1 with --quick, unless given; claims that need more take more"},
+           {"out", "folder for the results, runs/lab unless given"},
+           {"images", "folder with MNIST's four IDX files in the place of Fashion-MNIST"},
+           {"rows", "LIBSVM file of two classes in the place of drawn rows"},
+           {"plot", "yes (default) or no: pictures and index page at the end"}}) {
+    lab->add_option("--" + key, lab_words[key], help);
+  }
+  lab->add_flag("--quick", quick, "one seed, and shorter where that still shows something");
   lab->add_flag("--json", json, "one JSON object a line on stdout");
 
   try {
@@ -176,8 +190,10 @@ int ProgramMain(int argc, char** argv) {
     }
     return static_cast<int>(tw::Fault::kConfig);
   }
-  for (const auto& [key, value] : cluster) {
-    if (!value.empty()) arguments.push_back(key + "=" + value);
+  for (const auto* words : {&cluster, &lab_words}) {
+    for (const auto& [key, value] : *words) {
+      if (!value.empty()) arguments.push_back(key + "=" + value);
+    }
   }
   std::string config;
   if (train->parsed() || eval->parsed() || explain->parsed()) SplitConfig(arguments, config);

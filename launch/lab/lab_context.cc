@@ -80,7 +80,7 @@ LabContext::LabContext(const LabOptions& options, Communicator* comm, Lane* lane
 LabContext::~LabContext() = default;
 
 std::vector<uint64_t> LabContext::seeds(int at_least) const {
-  const int count = options_.quick ? 1 : std::max(options_.seeds, at_least);
+  const int count = options_.quick ? options_.seeds : std::max(options_.seeds, at_least);
   std::vector<uint64_t> out;
   for (int s = 1; s <= count; ++s) out.push_back(static_cast<uint64_t>(s));
   last_seeds_ = out.size();

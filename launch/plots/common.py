@@ -15,19 +15,26 @@ def die(code, message):
     sys.exit(code)
 
 
-def import_pyplot():
-    """matplotlib from this Python, else from the system's (the first in PATH is often a user's own without it)."""
+NO_MATPLOTLIB = "python3 has no matplotlib; as root run: apt-get install -y python3-matplotlib"
+
+
+def find_pyplot():
+    """matplotlib from this Python, else from the system's (the first in PATH is often a user's own without it), else None."""
     try:
         import matplotlib
     except ImportError:
         system = "/usr/bin/python3"
         if os.path.exists(system) and os.path.realpath(system) != os.path.realpath(sys.executable):
             os.execv(system, [system, os.path.abspath(sys.argv[0])] + sys.argv[1:])
-        die(3, "python3 has no matplotlib; as root run: apt-get install -y python3-matplotlib")
+        return None
     matplotlib.use("Agg")
     from matplotlib import pyplot
     pyplot.rcParams.update({"font.size": 10, "axes.edgecolor": "0.4"})
     return pyplot
+
+
+def import_pyplot():
+    return find_pyplot() or die(3, NO_MATPLOTLIB)
 
 
 def plain(axes, grid="both"):
@@ -38,9 +45,10 @@ def plain(axes, grid="both"):
         axes.spines[side].set_visible(False)
 
 
-def save(figure, out):
+def save(figure, out, quiet=False):
     try:
         figure.savefig(out, dpi=130)
     except (OSError, ValueError) as fault:
         die(3, f"cannot write {out}: {fault}")
-    print(out)
+    if not quiet:
+        print(out)

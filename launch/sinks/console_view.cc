@@ -1,8 +1,13 @@
 #include "launch/sinks/console_view.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+
+#include "core/base/clock.h"
 
 namespace tw {
 namespace {
@@ -19,6 +24,38 @@ std::string Format(const char* format, Args... args) {
 }
 
 }  // namespace
+
+ConsoleTerminal StderrTerminal() {
+  ConsoleTerminal terminal;
+  winsize size{};
+  terminal.interactive = ::isatty(STDERR_FILENO) == 1;
+  if (terminal.interactive && ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+    terminal.columns = size.ws_col;
+  }
+  terminal.print = [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stderr);
+    std::fflush(stderr);
+  };
+  terminal.now_ms = NowMs;
+  return terminal;
+}
+
+std::string BarLine(int columns, double done, const std::string& head, const std::string& tail) {
+  const int room = columns - 1 - static_cast<int>(head.size() + tail.size()) - 3;
+  std::string line = head;
+  if (room >= 5) {
+    const int cells = std::min(room, 40);
+    const int full = static_cast<int>(std::clamp(done, 0.0, 1.0) * cells);
+    line += '[';
+    line.append(static_cast<size_t>(full), '#').append(static_cast<size_t>(cells - full), '.');
+    line += "] ";
+  }
+  line += tail;
+  line.resize(std::min(line.size(), static_cast<size_t>(std::max(1, columns - 1))));
+  return line;
+}
+
+std::string RedrawLine(const std::string& line) { return "\r\x1b[K" + line; }
 
 std::string HumanBytes(double bytes) {
   static const char* const kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB"};
@@ -111,20 +148,7 @@ void ConsoleView::DrawBar(const StepRecord& record) {
           : 0.0;
   const std::string head =
       Format("%3.0f%% step %ld/%ld ", 100 * done, long(record.step), long(info_.total_steps));
-  const std::string tail = Numbers(record);
-  // The bar gets what the numbers leave; a line that wraps could not be redrawn in place.
-  const int room = terminal_.columns - 1 - static_cast<int>(head.size() + tail.size()) - 3;
-  std::string line = head;
-  if (room >= 5) {
-    const int cells = std::min(room, 40);
-    const int full = static_cast<int>(done * cells);
-    line += '[';
-    line.append(static_cast<size_t>(full), '#').append(static_cast<size_t>(cells - full), '.');
-    line += "] ";
-  }
-  line += tail;
-  line.resize(std::min(line.size(), static_cast<size_t>(std::max(1, terminal_.columns - 1))));
-  terminal_.print("\r\x1b[K" + line);
+  terminal_.print(RedrawLine(BarLine(terminal_.columns, done, head, Numbers(record))));
   bar_open_ = true;
   if (record.step == info_.total_steps) (void)Flush();
 }

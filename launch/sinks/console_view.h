@@ -16,6 +16,14 @@ struct ConsoleTerminal {
   std::function<double()> now_ms;
 };
 
+// Standard error as it is now. A lost terminal is no reason to lose a run: errors are not reported.
+ConsoleTerminal StderrTerminal();
+// "HEAD [####....] TAIL", to be printed with RedrawLine. The bar gets what the texts leave of
+// `columns`; what does not fit is cut, as a line that wraps could not be redrawn in place.
+std::string BarLine(int columns, double done, const std::string& head, const std::string& tail);
+// In the place of the line before, which ended without a line break.
+std::string RedrawLine(const std::string& line);
+
 // "512 B", "3.4 kB", "12.0 MB": powers of 1000, as network rates are.
 std::string HumanBytes(double bytes);
 // "0:07", "12:34", "3:02:01", "2d 03:00".

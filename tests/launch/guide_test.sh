@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/guide.md against the program's own list of keys, and that the check can fail. guide_test.sh PROGRAM
+# docs/guide.md against the program's own list of keys and docs/reproductions.md against its list of experiments, and that the check can fail. guide_test.sh PROGRAM
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 scratch=$(mktemp -d)
@@ -29,6 +29,8 @@ check GuideIsMended 0 '^$' bash -c "'$make_guide' --guide '$scratch/guide.md' &&
 echo "no markers" >"$scratch/plain.md"
 check GuideNeedsItsMarkers 3 'plain.md lacks the lines' "$make_guide" --check --guide "$scratch/plain.md"
 check GuideNamesAMissingProgram 3 '/nowhere: No such file' "$make_guide" --check --program /nowhere
+
+check ReproductionsNameEveryExperiment 0 '^$' bash -c "'$root/launch/make_reproductions' --check && echo"
 
 # What the guide says about metrics, in the program's own names.
 for field in $(grep -oE 'TW_METRIC\([a-z_]+' "$root/core/api/metrics.cc" | sed 's/.*(//'); do

@@ -41,8 +41,8 @@ TEST(Lab, RunsAnExperimentAndWritesItsCurves) {
   const auto folder = std::filesystem::path(testing::TempDir()) / "tw_lab_test";
   std::filesystem::remove_all(folder);
   std::ostringstream out;
-  const Status status =
-      RunLab("run", {"econtrol_lsq", "out=" + folder.string()}, /*quick=*/true, /*json=*/true, out);
+  const Status status = RunLab("run", {"econtrol_lsq", "plot=no", "out=" + folder.string()},
+                               /*quick=*/true, /*json=*/true, out);
   EXPECT_TRUE(status.ok()) << status;
   const auto lines = Lines(out.str());
   ASSERT_EQ(lines.size(), 6u);
@@ -77,6 +77,10 @@ TEST(Lab, RefusesWhatItDoesNotKnow) {
   EXPECT_NE(message("run", {}).find("which experiment"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "seed=1"}).find("did you mean seeds?"),
             std::string::npos);
+  EXPECT_NE(message("run", {"all", "econtrol_lqs"}).find("did you mean"), std::string::npos);
+  EXPECT_NE(message("list", {"econtrol_lqs"}).find("did you mean"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "plot=maybe"}).find("yes or no"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "out="}).find("a folder"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "seeds=0"}).find("[1, 1000]"), std::string::npos);
 }
 

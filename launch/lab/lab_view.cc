@@ -1,0 +1,149 @@
+#include "launch/lab/lab_view.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+
+namespace tw {
+namespace {
+
+constexpr double kRedrawMs = 100;
+// Expected seconds count as so many seconds of experience: the first experiment, done in a
+// hundredth of a second, says little about the others.
+constexpr double kPriorSeconds = 3;
+
+size_t Width(const LabRecord& record) {
+  size_t width = 20;
+  for (const Claim& c : record.claims) width = std::max(width, c.claim.size());
+  return std::min<size_t>(width, 64);
+}
+
+std::string Count(size_t n, const char* one) {
+  return absl::StrFormat("%d %s%s", n, one, n == 1 ? "" : "s");
+}
+
+}  // namespace
+
+LabClock::LabClock(std::vector<double> expected) : expected_(std::move(expected)) {}
+
+double LabClock::factor() const {
+  return (seconds_done_ + kPriorSeconds) / (expected_done_ + kPriorSeconds);
+}
+
+void LabClock::Finished(double seconds) {
+  if (current_ < expected_.size()) expected_done_ += expected_[current_++];
+  seconds_done_ += seconds;
+}
+
+double LabClock::left(double seconds) const {
+  double out = 0;
+  for (size_t i = current_; i < expected_.size(); ++i) {
+    const double all = factor() * expected_[i];
+    out += i == current_ ? std::max(all - seconds, 0.02 * all) : all;
+  }
+  return out;
+}
+
+double LabClock::done(double seconds) const {
+  const double past = seconds_done_ + seconds, all = past + left(seconds);
+  return all > 0 ? past / all : 1;
+}
+
+LabProgress::LabProgress(ConsoleTerminal terminal, std::vector<std::string> names,
+                         std::vector<double> seconds)
+    : terminal_(std::move(terminal)), names_(std::move(names)), clock_(std::move(seconds)) {}
+
+LabProgress::~LabProgress() { Clear(); }
+
+void LabProgress::Begin() {
+  began_ms_ = terminal_.now_ms();
+  ++current_;
+  if (terminal_.interactive) Draw("");
+}
+
+void LabProgress::Round(const LabRun& run, int64_t round) {
+  if (!terminal_.interactive || terminal_.now_ms() - drawn_ms_ < kRedrawMs) return;
+  Draw(absl::StrFormat("%s, seed %d: round %d/%d", run.label, run.seed, round, run.rounds));
+}
+
+void LabProgress::Draw(const std::string& what) {
+  drawn_ms_ = terminal_.now_ms();
+  const double seconds = (drawn_ms_ - began_ms_) / 1e3;
+  const double done = clock_.done(seconds);
+  const std::string head = absl::StrFormat("%3.0f%% %d/%d %s ", 100 * done, current_, names_.size(),
+                                           names_[current_ - 1]);
+  const std::string tail = "ETA " + HumanDuration(clock_.left(seconds)) + "  " + what;
+  terminal_.print(RedrawLine(BarLine(terminal_.columns, done, head, tail)));
+  bar_open_ = true;
+}
+
+void LabProgress::Clear() {
+  if (bar_open_) terminal_.print(RedrawLine(""));
+  bar_open_ = false;
+}
+
+void LabProgress::End(const LabRecord& record) {
+  clock_.Finished(record.seconds);
+  Clear();
+  if (terminal_.interactive) return;
+  terminal_.print(absl::StrFormat(
+      "lab %d/%d: %s: %s (%.1f s)\n", current_, names_.size(), record.name,
+      record.error.empty() ? CountVerdicts({record}) : "could not run", record.seconds));
+}
+
+std::string CountVerdicts(const std::vector<LabRecord>& records) {
+  // In this order; the first two are shown when there are none, too, as far as anything was judged.
+  const std::vector<std::string> order = {"PASS", "FAIL", "does not hold here", kReported};
+  std::map<std::string, size_t> counts;
+  for (const LabRecord& record : records) {
+    for (const Claim& claim : record.claims) ++counts[claim.verdict()];
+  }
+  std::vector<std::string> parts;
+  for (const std::string& verdict : order) {
+    const size_t n = counts[verdict];
+    if (n == 0) continue;
+    parts.push_back(
+        absl::StrFormat("%d %s", n, verdict == order[2] && n > 1 ? "do not hold here" : verdict));
+  }
+  return parts.empty() ? "no claims" : absl::StrJoin(parts, ", ");
+}
+
+std::string ClaimTable(const LabRecord& record) {
+  std::string out = absl::StrFormat(
+      "%s: %s%s, %.1f s\n", record.name, record.info.paper,
+      record.info.arxiv.empty() ? "" : " (arXiv " + record.info.arxiv + ")", record.seconds);
+  if (!record.error.empty()) out += "  could not run: " + record.error + "\n";
+  const int width = static_cast<int>(Width(record));
+  for (const Claim& c : record.claims) {
+    absl::StrAppendFormat(&out, "  %-18s  %-*s  %12.5g  %-16s %s\n", c.verdict(), width, c.claim,
+                          c.measured, c.judged() ? c.threshold : "",
+                          Count(static_cast<size_t>(c.seeds), "seed"));
+    if (!c.pass && !c.does_not_hold.empty()) {
+      absl::StrAppendFormat(&out, "  %-18s  %s\n", "", c.does_not_hold);
+    }
+  }
+  return out;
+}
+
+std::string Totals(const std::vector<LabRecord>& records, double seconds) {
+  size_t claims = 0;
+  std::string again;
+  for (const LabRecord& record : records) {
+    claims += record.claims.size();
+    if (!record.error.empty()) {
+      absl::StrAppendFormat(&again, "  could not run  %s: %s\n", record.name, record.error);
+    }
+    for (const Claim& c : record.claims) {
+      if (c.pass || !c.does_not_hold.empty()) continue;
+      absl::StrAppendFormat(&again, "  FAIL  %s: %s: %.5g, to be %s\n", record.name, c.claim,
+                            c.measured, c.threshold);
+    }
+  }
+  return absl::StrFormat("%s, %s: %s; %s\n", Count(records.size(), "experiment"),
+                         Count(claims, "claim"), CountVerdicts(records), HumanDuration(seconds)) +
+         again;
+}
+
+}  // namespace tw
