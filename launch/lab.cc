@@ -179,7 +179,8 @@ class LabSession {
     TW_ASSIGN_OR_RETURN(const auto experiment, Make(name));
     LabRecord record{
         .name = name, .info = experiment->info(), .options = a_.options, .ranks = world_->size()};
-    LabContext lab(a_.options, &world_->comm(), &world_->lane());
+    Lane lane;  // its own: a lane does nothing more after an error
+    LabContext lab(a_.options, &world_->comm(), &lane);
     lab.Watch([&](const LabRun& run, int64_t round) { progress_.Round(run, round); });
     progress_.Begin();
     const double start_ms = NowMs();

@@ -102,7 +102,13 @@ int DefaultThreads(int ranks_here) {
 }
 
 Status World::AgreeOn(const Status& mine) {
-  return lane_->Run([&] { return AgreeStatus(comm(), mine, {0, -1, "agreement"}); });
+  // The lane ends with the first error it meets, and what ranks agree on may be one to go on after.
+  Status verdict;
+  TW_RETURN_IF_ERROR(lane_->Run([&] {
+    verdict = AgreeStatus(comm(), mine, {0, -1, "agreement"});
+    return FaultOf(verdict) == Fault::kPeer ? verdict : OkStatus();
+  }));
+  return verdict;
 }
 
 void EndJob(World& world, const Status& status) {

@@ -14,12 +14,6 @@ constexpr double kRedrawMs = 100;
 // hundredth of a second, says little about the others.
 constexpr double kPriorSeconds = 3;
 
-size_t Width(const LabRecord& record) {
-  size_t width = 20;
-  for (const Claim& c : record.claims) width = std::max(width, c.claim.size());
-  return std::min<size_t>(width, 64);
-}
-
 std::string Count(size_t n, const char* one) {
   return absl::StrFormat("%d %s%s", n, one, n == 1 ? "" : "s");
 }
@@ -115,13 +109,12 @@ std::string ClaimTable(const LabRecord& record) {
       "%s: %s%s, %.1f s\n", record.name, record.info.paper,
       record.info.arxiv.empty() ? "" : " (arXiv " + record.info.arxiv + ")", record.seconds);
   if (!record.error.empty()) out += "  could not run: " + record.error + "\n";
-  const int width = static_cast<int>(Width(record));
   for (const Claim& c : record.claims) {
-    absl::StrAppendFormat(&out, "  %-18s  %-*s  %12.5g  %-16s %s\n", c.verdict(), width, c.claim,
-                          c.measured, c.judged() ? c.threshold : "",
-                          Count(static_cast<size_t>(c.seeds), "seed"));
+    absl::StrAppendFormat(&out, "  %-18s  %12.5g  %-16s  %-8s  %s\n", c.verdict(), c.measured,
+                          c.judged() ? c.threshold : "",
+                          Count(static_cast<size_t>(c.seeds), "seed"), c.claim);
     if (!c.pass && !c.does_not_hold.empty()) {
-      absl::StrAppendFormat(&out, "  %-18s  %s\n", "", c.does_not_hold);
+      absl::StrAppendFormat(&out, "%64s%s\n", "", c.does_not_hold);
     }
   }
   return out;

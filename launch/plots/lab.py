@@ -95,7 +95,7 @@ def limits(row):
     values = [v for one in row.values() for point in one.points for v in point[3:]]
     starts = [one.points[0][3] for one in row.values() if one.points]
     positive = [v for v in values if v > 0]
-    if not positive or min(values) < 0 or max(positive) < 30 * min(positive):
+    if not positive or min(values) < 0 or max(positive) < 10 * min(positive):
         return False, None, None
     top = min(max(positive), 1e3 * max(starts)) if max(starts) > 0 else max(positive)
     low = max(min(positive), 1e-24 * top)
@@ -106,13 +106,14 @@ def draw_panel(axes, row, styles, column, error):
     log_y, low, high = error
     ends = [one.points[-1][column] for one in row.values() if one.points]
     unit, scale = ("", 1.0) if column == 0 else bit_unit(max(ends, default=0))
-    log_x = column > 0 and len(ends) > 1 and min(ends) > 0 and max(ends) > 8 * min(ends)
+    log_x = column > 0 and len(ends) > 1 and min(ends) > 0 and max(ends) > 4 * min(ends)
     for place, (name, one) in enumerate(row.items()):
         points = [p for p in one.points if not log_x or p[column] > 0]
         if not points:
             continue
         x = [p[column] / scale for p in points]
-        middle, least, greatest = ([max(v, low) if log_y else v for v in (p[i] for p in points)] for i in (3, 4, 5))
+        # A zero leaves a log axis at the bottom.
+        middle, least, greatest = ([max(v, 1e-3 * low) if log_y else v for v in (p[i] for p in points)] for i in (3, 4, 5))
         style = styles[name]
         if len(one.runs) > 1:
             axes.fill_between(x, least, greatest, color=style["color"], alpha=0.2, linewidth=0)
@@ -120,7 +121,8 @@ def draw_panel(axes, row, styles, column, error):
         every = max(1, len(x) // 6)
         axes.plot(x, middle, linewidth=1.6, markersize=4.5, markevery=(place * every // max(1, len(row)), every), **style)
         if one.diverged:
-            axes.plot(x[-1:], [min(middle[-1], high / 1.3) if log_y else middle[-1]], marker="x", markersize=9, markeredgewidth=2,
+            end = next((i for i, v in enumerate(middle) if log_y and v > high), len(x) - 1)  # where it leaves
+            axes.plot(x[end], min(middle[end], high / 1.3) if log_y else middle[end], marker="x", markersize=9, markeredgewidth=2,
                       color=style["color"], linestyle="none", clip_on=False)
     if log_y:
         axes.set_yscale("log")
@@ -153,7 +155,8 @@ def draw(pyplot, folder, out):
                             "ytick.color": INK, "axes.edgecolor": INK, "axes.facecolor": PAPER, "figure.facecolor": PAPER,
                             "savefig.facecolor": PAPER})
     columns = [0, 1, 2] if any(one.points and one.points[-1][2] > 0 for one in series.values()) else [0]
-    wide, per_line = 0.8 + 3.7 * len(columns), max(1, min(len(names), int((0.8 + 3.7 * len(columns)) / 2.1)))
+    wide = 0.8 + 3.7 * len(columns)
+    per_line = max(1, min(len(names), int(wide / (0.75 + 0.09 * max(map(len, names))))))
     legend_lines = -(-len(names) // per_line)
     head = 0.3 + 0.19 * legend_lines
     tall = head + (3.1 if len(rows) == 1 else 2.6 * len(rows))
