@@ -5,9 +5,9 @@ import os
 
 import harness
 
-# One of full gradients and every policy, one with sampled clients and control variates, one with a server that compresses or noise.
-QUICK = ["econtrol_lsq", "scafcom_logistic"]
-SLOW = [*QUICK, "zeta_sweep", "zeta_noise", "eta_ablation"]
+# Error feedback with its H; codecs of two rounds; sampled clients with control variates.
+QUICK = ["naive_top1", "powersgd_warm_start", "scafcom_logistic"]
+SLOW = [*QUICK, "econtrol_lsq", "zeta_sweep", "zeta_noise", "eta_ablation"]
 
 
 class Lab(harness.ProgramTest):
@@ -23,11 +23,11 @@ class Lab(harness.ProgramTest):
     def test_curves_are_the_same_bits_on_one_two_and_four_ranks(self):
         names = SLOW if harness.SLOW else QUICK
         for ranks in (None, 2, 4):
-            self.lab(ranks, *names, "--quick", "--plot", "no", "--out", f"on{ranks or 1}", limit_s=1500 if harness.SLOW else 120)
+            self.lab(ranks, *names, "--quick", "--plot", "no", "--out", f"on{ranks or 1}", limit_s=1500 if harness.SLOW else 240)
         for name in names:
             with self.subTest(experiment=name):
                 one = self.read("on1", name, "curves.csv")
-                self.assertGreater(one.count(b"\n"), 100)
+                self.assertGreater(one.count(b"\n"), 40)
                 for ranks in (2, 4):
                     self.assertTrue(one == self.read(f"on{ranks}", name, "curves.csv"), f"{ranks} ranks give other curves")
         record = json.loads(self.read("on4", names[0], "claims.json"))
@@ -35,11 +35,11 @@ class Lab(harness.ProgramTest):
         self.assertEqual(record["command"], f"mpirun -np 4 tightwire lab run {names[0]} --quick")
 
     def test_one_rank_speaks_and_json_is_alone_on_stdout(self):
-        result = self.lab(2, "sign_counterexample", "--json", "--plot=no")
+        result = self.lab(2, "powersgd_warm_start", "--quick", "--json", "--plot=no")
         claims = [json.loads(line) for line in result.out.splitlines()]
-        self.assertEqual([claim["experiment"] for claim in claims], ["sign_counterexample"] * 3)
-        self.assertRegex(result.err, r"lab 1/1: sign_counterexample: 3 PASS")
-        self.assertEqual(sorted(os.listdir(self.path("runs/lab/sign_counterexample"))), ["claims.csv", "claims.json", "curves.csv"])
+        self.assertEqual([claim["experiment"] for claim in claims], ["powersgd_warm_start"] * 2)
+        self.assertRegex(result.err, r"lab 1/1: powersgd_warm_start: 2 PASS")
+        self.assertEqual(sorted(os.listdir(self.path("runs/lab/powersgd_warm_start"))), ["claims.csv", "claims.json", "curves.csv"])
 
     def test_wrong_words_and_files_have_one_line_and_their_code(self):
         for words, code, needle in ((["econtrol_lqs"], 2, "did you mean econtrol_lsq"),
@@ -53,7 +53,7 @@ class Lab(harness.ProgramTest):
 
     def test_data_that_no_experiment_takes_is_named(self):
         rows = self.write("rows.txt", "+1 1:1\n-1 2:1\n")
-        result = self.lab(None, "sign_counterexample", "--rows", rows, "--plot", "no")
+        result = self.lab(None, "powersgd_warm_start", "--rows", rows, "--plot", "no")
         self.assertRegex(result.err, "none of these experiments takes rows")
 
 
