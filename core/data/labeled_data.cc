@@ -33,7 +33,7 @@ void SparseRows::Densify(int64_t index, std::span<float> out) const {
   const auto row = static_cast<size_t>(index);
   for (auto at = static_cast<size_t>(row_begin[row]); at < static_cast<size_t>(row_begin[row + 1]);
        ++at) {
-    out[static_cast<size_t>(columns[at])] = values[at];
+    out[static_cast<size_t>(columns[at])] = static_cast<float>(values[at]);
   }
 }
 

@@ -27,7 +27,7 @@ struct SparseRows {
   int64_t classes = 0;
   std::vector<int64_t> row_begin{0};  // [size + 1]
   std::vector<int32_t> columns;       // from 0, rising within a row
-  std::vector<float> values;
+  std::vector<double> values;         // as written; a model in fp32 rounds them
   std::vector<int32_t> labels;        // [size], 0 .. classes - 1
   std::vector<int64_t> label_values;  // what the file calls class 0, 1, ...; rising
 

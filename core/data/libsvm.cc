@@ -96,7 +96,7 @@ StatusOr<SparseRows> ParseLibsvm(std::string_view text, const std::string& name,
       }
       last = index;
       rows.columns.push_back(static_cast<int32_t>(index - 1));
-      rows.values.push_back(static_cast<float>(value));
+      rows.values.push_back(value);
     }
     rows.features = std::max(rows.features, last);
     rows.row_begin.push_back(static_cast<int64_t>(rows.columns.size()));

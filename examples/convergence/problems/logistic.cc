@@ -72,18 +72,18 @@ LogisticProblem::Range LogisticProblem::RowsOf(int client) const {
 // A dense row's columns need not be read. Four sums: additions need not wait for each other.
 double LogisticProblem::Dot(size_t row, std::span<const double> x) const {
   const size_t begin = row_begin_[row], count = row_begin_[row + 1] - begin;
-  const float* const a = values_.data() + begin;
+  const double* const a = values_.data() + begin;
   double sums[4] = {0, 0, 0, 0};
   size_t k = 0;
   if (count == x.size()) {
     for (; k + 4 <= count; k += 4) {
-      for (size_t j = 0; j < 4; ++j) sums[j] += static_cast<double>(a[k + j]) * x[k + j];
+      for (size_t j = 0; j < 4; ++j) sums[j] += a[k + j] * x[k + j];
     }
-    for (; k < count; ++k) sums[0] += static_cast<double>(a[k]) * x[k];
+    for (; k < count; ++k) sums[0] += a[k] * x[k];
   } else {
     const int32_t* const column = columns_.data() + begin;
     for (; k < count; ++k) {
-      sums[k % 4] += static_cast<double>(a[k]) * x[static_cast<size_t>(column[k])];
+      sums[k % 4] += a[k] * x[static_cast<size_t>(column[k])];
     }
   }
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
@@ -91,14 +91,14 @@ double LogisticProblem::Dot(size_t row, std::span<const double> x) const {
 
 void LogisticProblem::AddRow(size_t row, double factor, std::span<double> out) const {
   const size_t begin = row_begin_[row], count = row_begin_[row + 1] - begin;
-  const float* const a = values_.data() + begin;
+  const double* const a = values_.data() + begin;
   if (count == out.size()) {
-    for (size_t k = 0; k < count; ++k) out[k] += factor * static_cast<double>(a[k]);
+    for (size_t k = 0; k < count; ++k) out[k] += factor * a[k];
     return;
   }
   const int32_t* const column = columns_.data() + begin;
   for (size_t k = 0; k < count; ++k) {
-    out[static_cast<size_t>(column[k])] += factor * static_cast<double>(a[k]);
+    out[static_cast<size_t>(column[k])] += factor * a[k];
   }
 }
 

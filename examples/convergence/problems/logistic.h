@@ -74,7 +74,7 @@ class LogisticProblem : public VectorProblem {
   std::vector<size_t> client_begin_{0};  // rows are in client order
   std::vector<size_t> row_begin_{0};
   std::vector<int32_t> columns_;
-  std::vector<float> values_;
+  std::vector<double> values_;
   std::vector<float> signs_;   // y
   std::vector<double> all_;    // of Measure
   std::vector<size_t> drawn_;  // of a batch

@@ -29,9 +29,9 @@ TEST(RandomRows, GaussianRowsHaveMeanZeroAndVarianceOne) {
   const SparseRows rows = GaussianRows(5, 2000, 10, 0.5);
   ExpectWellFormed(rows);
   double sum = 0, squares = 0;
-  for (const float v : rows.values) {
-    sum += static_cast<double>(v);
-    squares += static_cast<double>(v) * static_cast<double>(v);
+  for (const double v : rows.values) {
+    sum += v;
+    squares += v * v;
   }
   const double n = static_cast<double>(rows.values.size());
   EXPECT_NEAR(sum / n, 0, 5 / std::sqrt(n));
