@@ -8,8 +8,27 @@
 #include <vector>
 
 namespace tw {
+namespace {
+
+spdlog::sink_ptr Screen() {
+  auto screen = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  screen->set_pattern("tightwire: %v");
+  return screen;
+}
+
+// Before OpenLog: spdlog's own logger writes to stdout, where results go.
+void StartOnScreen() {
+  static const bool started = [] {
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("tightwire", Screen()));
+    return true;
+  }();
+  (void)started;
+}
+
+}  // namespace
 
 void OpenLog(const std::string& run_dir, int rank) {
+  StartOnScreen();
   std::vector<spdlog::sink_ptr> sinks;
   try {
     auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(run_dir + "/log.rank" +
@@ -19,18 +38,23 @@ void OpenLog(const std::string& run_dir, int rank) {
   } catch (const spdlog::spdlog_ex&) {
     // No log file is no reason not to train; a full disk shows itself at the metrics.
   }
-  if (rank == 0) {
-    auto screen = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-    screen->set_pattern("tightwire: %v");
-    sinks.push_back(screen);
-  }
+  if (rank == 0) sinks.push_back(Screen());
   auto logger = std::make_shared<spdlog::logger>("tightwire", sinks.begin(), sinks.end());
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
 }
 
-void LogInfo(const std::string& line) { spdlog::info("{}", line); }
-void LogWarning(const std::string& line) { spdlog::warn("{}", line); }
-void FlushLog() { spdlog::default_logger()->flush(); }
+void LogInfo(const std::string& line) {
+  StartOnScreen();
+  spdlog::info("{}", line);
+}
+void LogWarning(const std::string& line) {
+  StartOnScreen();
+  spdlog::warn("{}", line);
+}
+void FlushLog() {
+  StartOnScreen();
+  spdlog::default_logger()->flush();
+}
 
 }  // namespace tw

@@ -4,9 +4,17 @@
 //   40 clients of 100 rows sorted by label, x ~ N(0, I_60), labels turned by noise of 0.5 standard
 //   deviations of <x, w>, l2 = 0.01
 //   8 clients a round, 10 local steps of 0.05, batch 8 (or all rows), eta_g = 1, 600 rounds, x0 = 0
-// The steps are the same for all methods and not tuned. Score: mean |grad f|
-// over the last tenth of the rounds. rows=FILE (LIBSVM, two classes) takes the place of the drawn
-// rows; the thresholds are for those.
+// The steps are the same for all methods and not tuned. Score: mean |grad f| over the last tenth of
+// the rounds.
+// SCAFCOM against Fed-EF holds on the mean of 5 seeds and not on each: .488 on average, .512 at
+// worst. Other label noise does not change that (5 seeds each, mean and worst: 0: .504, .550; 0.1:
+// .502, .530; 0.25: .521, .584; 1: .493, .560, and with 0.25 and 1 SCAFCOM / SCAFFOLD is 1.23 and
+// 1.22 at worst): the noise stays at 0.5, as in logistic_heterogeneous, and the row says what
+// happened.
+// rows=FILE (LIBSVM, two classes) takes the place of the drawn rows; the thresholds are for those.
+
+#include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "examples/convergence/problems/label_sorted.h"
@@ -84,11 +92,13 @@ class ScafcomLogistic : public Experiment {
       to_fedpaq.push_back(scallion[1] / fedpaq);
     }
     lab.Below("batch 8: SCAFCOM / Fed-EF", to_fed_ef, 0.5);
-    if (!lab.claims().back().pass) {
-      double sum = 0;
-      for (const double ratio : to_fed_ef) sum += ratio;
-      lab.DoesNotHoldHere(absl::StrFormat("the mean over seeds is %.3f, the worst seed above 0.5",
-                                          sum / static_cast<double>(to_fed_ef.size())));
+    const double worst = *std::max_element(to_fed_ef.begin(), to_fed_ef.end());
+    // A known miss; a larger one is a failure.
+    if (worst >= 0.5 && worst < 0.55) {
+      const double sum = std::accumulate(to_fed_ef.begin(), to_fed_ef.end(), 0.0);
+      lab.DoesNotHoldHere(absl::StrFormat("the mean over %d seeds is %.3f, the worst seed %.3f",
+                                          to_fed_ef.size(),
+                                          sum / static_cast<double>(to_fed_ef.size()), worst));
     }
     lab.Below("batch 8: SCAFCOM / SCAFFOLD", to_scaffold, 1.2);
     lab.Below("batch 8: SCALLION, alpha 0.1 / alpha 1", to_undamped, 0.7);
