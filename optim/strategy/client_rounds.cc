@@ -1,11 +1,7 @@
 #include "optim/strategy/client_rounds.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <numeric>
-
 #include "optim/numbers.h"
+#include "optim/strategy/client_turns.h"
 
 namespace tw {
 namespace {
@@ -21,32 +17,6 @@ void LocalStep(const ParameterView& y, double eta, TensorView own, TensorView sh
       T g = N::Get(y.grad, i);
       if (c) g = (g - ci[i]) + c[i];
       N::Put(y.value, i, N::Get(y.value, i) - step * g);
-    }
-  });
-}
-
-// The first gradient starts the sum.
-void AddGradient(TensorView grad, bool first, TensorView sum) {
-  WithNumbers(grad.dtype, [&](auto numbers) {
-    using N = decltype(numbers);
-    auto* const to = Elements<typename N::State>(sum);
-    if (first) {
-      for (int64_t i = 0; i < grad.numel; ++i) to[i] = N::Get(grad, i);
-    } else {
-      for (int64_t i = 0; i < grad.numel; ++i) to[i] += N::Get(grad, i);
-    }
-  });
-}
-
-// grad = (sum + grad) / steps: the last gradient need not go through the sum.
-void FinishMean(TensorView sum, int64_t steps, TensorView grad) {
-  WithNumbers(grad.dtype, [&](auto numbers) {
-    using N = decltype(numbers);
-    using T = typename N::State;
-    const T* const from = Elements<T>(sum);
-    const T share = static_cast<T>(1.0 / static_cast<double>(steps));
-    for (int64_t i = 0; i < grad.numel; ++i) {
-      N::Put(grad, i, (from[i] + N::Get(grad, i)) * share);
     }
   });
 }
@@ -70,23 +40,6 @@ void ServerDirection(TensorView mean, double scale, double share, TensorView con
 
 int64_t ClientRounds::StateBytes(const TensorSpec& spec) const {
   return control_ ? 2 * spec.numel() * DTypeBytes(MomentDType(spec.dtype)) : 0;
-}
-
-// The first S places of a shuffle, in rising order; empty when all take part.
-std::span<const int> ClientRounds::DrawClients(const StepMachine& machine) const {
-  const int n = machine.num_clients();
-  const auto count = std::clamp<size_t>(
-      static_cast<size_t>(std::llround(config_.participation * static_cast<double>(n))), 1,
-      static_cast<size_t>(n));
-  if (count == static_cast<size_t>(n)) return {};
-  drawn_.resize(static_cast<size_t>(n));
-  std::iota(drawn_.begin(), drawn_.end(), 0);
-  const RngStream rng = machine.shared_stream();
-  for (size_t i = 0; i < count; ++i) {
-    std::swap(drawn_[i], drawn_[i + rng.Below(i, drawn_.size() - i)]);
-  }
-  std::sort(drawn_.begin(), drawn_.begin() + static_cast<ptrdiff_t>(count));
-  return {drawn_.data(), count};
 }
 
 // Leaves G in the gradients. What the last step would move is of no use to anyone.
@@ -123,7 +76,7 @@ StatusOr<StepResult> ClientRounds::Step(StepMachine& machine) const {
   for (size_t p = 0; p < control.size() && control_; ++p) control[p] = machine.Slot("c", p);
 
   TurnsCall call;
-  call.clients = DrawClients(machine);
+  call.clients = DrawClients(machine, config_.participation, &drawn_);
   call.moves = config_.local_steps > 1;
   call.downlink_vectors = control_ ? 2 : 1;
   call.work = [&](Client& client) -> StatusOr<bool> {

@@ -67,7 +67,6 @@ class ClientRounds : public Strategy {
 
  private:
   Status LocalSteps(Client& client, double lr, std::span<const TensorView> control) const;
-  std::span<const int> DrawClients(const StepMachine& machine) const;
 
   ClientRoundsConfig config_;
   bool control_;
