@@ -68,7 +68,11 @@ void LabProgress::Draw(const std::string& what) {
   const double done = clock_.done(seconds);
   const std::string head = absl::StrFormat("%3.0f%% %d/%d %s ", 100 * done, current_, names_.size(),
                                            names_[current_ - 1]);
-  const std::string tail = "ETA " + HumanDuration(clock_.left(seconds)) + "  " + what;
+  std::string tail = "ETA " + HumanDuration(clock_.left(seconds)) + "  " + what;
+  // A fifth of the line is the bar's, so that it does not jump with the length of the names.
+  const int room = terminal_.columns - 1 - static_cast<int>(head.size()) - 3 -
+                   std::clamp(terminal_.columns / 5, 5, 40);
+  if (room > 10) tail.resize(static_cast<size_t>(room), ' ');
   terminal_.print(RedrawLine(BarLine(terminal_.columns, done, head, tail)));
   bar_open_ = true;
 }
