@@ -140,7 +140,7 @@ std::string Totals(const std::vector<LabRecord>& records, double seconds) {
   }
   return absl::StrFormat("%s, %s: %s; %s\n", Count(records.size(), "experiment"),
                          Count(claims, "claim"), CountVerdicts(records), HumanDuration(seconds)) +
-         again;
+         (records.size() > 1 ? again : "");  // of one it stands right above
 }
 
 }  // namespace tw
