@@ -26,7 +26,7 @@ th:last-child, td:last-child { padding-right: 0; } td.n, th.n { text-align: righ
 td.v { white-space: nowrap; font-weight: 600; } .PASS { color: var(--good); } .FAIL { color: var(--bad); } .not { color: var(--warn); }
 .reported { color: var(--dim); font-weight: 400 !important; }
 code { font: .9em ui-monospace, "DejaVu Sans Mono", monospace; background: var(--soft); padding: .1em .35em; border-radius: 3px; }
-figure { margin: 1rem 0 0; } svg { width: 100%; height: auto; } svg text { fill: currentColor; }
+figure { margin: 1rem 0 0; overflow-x: auto; } svg { width: 100%; min-width: 44rem; height: auto; } svg text { fill: currentColor; }
 """.strip()
 # The colours of the drawings, and what they are on a dark page.
 DARK = ["#4aa8e8", "#f0803c", "#2fc79a", "#e29cc6", "#f0b429", "#8ccdf5"]
@@ -103,8 +103,13 @@ def inline(path):
     return f"<figure>{svg.strip()}</figure>"
 
 
+def arxiv_numbers(record):
+    return [number for number in re.split(r"[,;\s]+", record["arxiv"]) if number]
+
+
 def paper_of(record):
-    link = f' (<a href="https://arxiv.org/abs/{text(record["arxiv"])}">arXiv {text(record["arxiv"])}</a>)' if record["arxiv"] else ""
+    links = ", ".join(f'<a href="https://arxiv.org/abs/{text(number)}">{text(number)}</a>' for number in arxiv_numbers(record))
+    link = f" (arXiv {links})" if links else ""
     return text(record["paper"]) + link
 
 

@@ -47,7 +47,7 @@ class LabPages(unittest.TestCase):
                 rows += [f'"{label}",{seed},{10 * i},{100 * i},{900 * i},{metric},{value}' for metric in ("distance", "loss")]
         self.write(f"lab/{name}/curves.csv", "\n".join(rows) + "\n")
         self.write(f"lab/{name}/claims.json", json.dumps({
-            "experiment": name, "paper": "A & B: on <errors>", "arxiv": "2311.05645", "command": f"tightwire lab run {name}", "quick": False,
+            "experiment": name, "paper": "A & B: on <errors>", "arxiv": "2311.05645, 1901.09269", "command": f"tightwire lab run {name}", "quick": False,
             "ranks": 1, "seconds": 1.25, "date": "2026-11-24T20:00:00", "claims": CLAIMS, **more}))
 
     def run_tool(self, tool, *words, python=sys.executable, **environment):
@@ -90,7 +90,7 @@ class LabPages(unittest.TestCase):
         page = self.read("lab/index.html")
         self.assertEqual(page.count("<figure>"), 2)
         self.assertEqual(len(re.findall(r'<section id="[xyz]">', page)), 3)
-        for part in ('href="#x"', "prefers-color-scheme: dark", "&lt;b&gt;ours&lt;/b&gt;", "A &amp; B: on &lt;errors&gt;", "too small", "naive (× diverges)",
+        for part in ('href="#x"', "prefers-color-scheme: dark", "&lt;b&gt;ours&lt;/b&gt;", "A &amp; B: on &lt;errors&gt;", "too small", "naive (× diverges)", 'abs/1901.09269">1901.09269</a>',
                      "uplink of all clients", "3 PASS", "3 do not hold here"):
             self.assertTrue(part in page, part)
         # Nothing is fetched: links go to papers, everything that loads is in the page.
@@ -138,7 +138,7 @@ class LabPages(unittest.TestCase):
         page = self.read("docs/reproductions.md")
         self.assertTrue(page.startswith("before\n") and page.endswith("after\n"))
         for part in ("| sgd: \\|x - x*\\| | < 1e-10 | 1e-14 | 3 | PASS |", "| ef14 | > 0.5 | inf | 3 | FAIL |", "| MB |  | 8.3 | 1 | reported |",
-                     "| <b>ours</b> | < 0.5 | 0.8346 | 1 | does not hold here: too small |", "`tightwire lab run x`", "abs/2311.05645", "| y | | | not yet run | |"):
+                     "| <b>ours</b> | < 0.5 | 0.8346 | 1 | does not hold here: too small |", "`tightwire lab run x`", "[2311.05645](https://arxiv.org/abs/2311.05645), [1901.09269](https://arxiv.org/abs/1901.09269)", "| y | | | not yet run | |"):
             self.assertIn(part, page)
         self.assertNotIn("gone", page)
         self.assertEqual(self.reproductions("--check")[0], 0)
