@@ -178,7 +178,10 @@ def draw(pyplot, folder, out):
     figure.text(0.01, 1 - 0.1 / tall, caption, fontsize=10, va="top", ha="left")
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.005, 1 - 0.28 / tall), ncol=per_line, frameon=False, fontsize=9,
                   handlelength=3.2, borderaxespad=0, borderpad=0.2, labelspacing=0.35)
-    figure.tight_layout(rect=(0, 0, 1, 1 - head / tall))
+    # In inches, where tight_layout would draw everything once more: labels on the left, titles and the labels of axes between rows.
+    top, bottom, gap = head + (0.3 if rows[0][0] else 0.1), 0.55, 0.85
+    height = (tall - top - bottom - gap * (len(rows) - 1)) / len(rows)
+    figure.subplots_adjust(left=0.85 / wide, right=1 - 0.15 / wide, bottom=bottom / tall, top=1 - top / tall, wspace=0.1, hspace=gap / height)
     save(figure, out, quiet=True)
     pyplot.close(figure)
     return True
