@@ -73,7 +73,8 @@ void LabProgress::Draw(const std::string& what) {
   const int room = terminal_.columns - 1 - static_cast<int>(head.size()) - 3 -
                    std::clamp(terminal_.columns / 5, 5, 40);
   if (room > 10) tail.resize(static_cast<size_t>(room), ' ');
-  terminal_.print(RedrawLine(BarLine(terminal_.columns, done, head, tail)));
+  // The cursor goes back to the start: a warning that comes in between writes over the bar.
+  terminal_.print(RedrawLine(BarLine(terminal_.columns, done, head, tail)) + "\r");
   bar_open_ = true;
 }
 
