@@ -90,7 +90,7 @@ class ChocoConsensus : public Experiment {
             "1902.00340",
             {"gossip step 0.2: relative distance from the mean <= 1e-10 in < 4000 rounds",
              "gossip step 0.5: it diverges", "the mean is preserved to 1e-13"},
-            5};
+            4};
   }
 
   Status Run(LabContext& lab) const override {

@@ -28,7 +28,7 @@ class DianaMarina : public Experiment {
             "1901.09269, 2102.07845",
             {"DIANA: relative error 1e-10 in < 1000 rounds", "MARINA: in < 600 rounds",
              "DCGD: relative error > 0.05 after 6000 rounds"},
-            3};
+            1};
   }
 
   Status Run(LabContext& lab) const override {

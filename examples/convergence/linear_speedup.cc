@@ -24,7 +24,7 @@ class LinearSpeedup : public Experiment {
              "SGD: within 8 % of its theory",
              "EControl < 0.65 EF21 at step 0.02, < 0.35 EF21 and < 3 SGD at step 0.005",
              "EF21-SGDM (b = 0.1) < 1.1 SGD at step 0.005"},
-            25};
+            45};
   }
 
   Status Run(LabContext& lab) const override {

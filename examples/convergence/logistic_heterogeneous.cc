@@ -37,7 +37,7 @@ class LogisticHeterogeneous : public Experiment {
             {"convex and non-convex, top-k 10 %: GD, EF21, EControl: |grad| / |grad_0| < 1e-10",
              "EF14 > 1e-3, top-k without feedback > 0.1",
              "top-k 1 %, 6000 rounds: EF21 < 1e-10, EControl < 1e-5"},
-            30};
+            17};
   }
 
   Status Run(LabContext& lab) const override {

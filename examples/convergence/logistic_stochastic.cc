@@ -20,7 +20,7 @@ class LogisticStochastic : public Experiment {
     return {"Gao, Islamov, Stich: EControl, stochastic logistic regression",
             "2311.05645",
             {"EF21 > 1.1 EControl > SGD", "EF14, EF21-SGDM, EControl-M < 1.1 SGD"},
-            12};
+            6};
   }
 
   Status Run(LabContext& lab) const override {

@@ -21,7 +21,7 @@ class ZetaNoise : public Experiment {
     return {"Gao, Islamov, Stich: EControl, zeta sweep under noise",
             "2311.05645",
             {"EControl: floors at zeta 0, 1, 10 equal to 1e-6", "EF14: floor at zeta 10 / 0 > 10"},
-            5};
+            11};
   }
 
   Status Run(LabContext& lab) const override {

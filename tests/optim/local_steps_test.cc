@@ -212,9 +212,10 @@ TEST(LocalSteps, GivesUpWhenRoundAfterRoundIsThrownAway) {
   EXPECT_EQ(result.summary.skipped, 5);
 }
 
-// Adam, momentum outside, error memory, and a cut inside of a round.
+// Adam, momentum outside, error memory, and a cut inside of a round; for marina between two dense
+// rounds.
 TEST(LocalSteps, AResumedRoundIsTheUnbrokenOneBitForBit) {
-  for (const char* strategy : {"diloco", "sparseloco"}) {
+  for (const char* strategy : {"diloco", "sparseloco", "marina"}) {
     for (const int ranks : {1, 2}) {
       TempFolder dir;
       RunSetup whole;
@@ -336,12 +337,16 @@ TEST(ClientRounds, TrainAModelWithOneClientARank) {
   }
 }
 
-TEST(ClientRounds, OneLocalStepOfFedAvgIsSyncInTrain) {
+TEST(ClientRounds, OneLocalStepOfFedAvgAndMarinasDenseRoundsAreSyncInTrain) {
   for (const int ranks : {1, 2, 3}) {
     RunSetup sync = Rounds("fedavg", 1, ranks);
     sync.strategy = "sync";
     sync.strategy_keys = {};
     EXPECT_EQ(Train(Rounds("fedavg", 1, ranks)).hashes, Train(sync).hashes) << ranks;
+    RunSetup marina = sync;
+    marina.strategy = "marina";
+    marina.strategy_keys = {{"dense_probability", 1.0}};
+    EXPECT_EQ(Train(marina).hashes, Train(sync).hashes) << ranks;
   }
 }
 
