@@ -18,7 +18,7 @@ class LogisticReference : public Experiment {
  public:
   ExperimentInfo info() const override {
     return {"reference values of l2-regularised logistic regression, l2 = 1e-3",
-            "2311.05645",
+            "",
             {"|grad f| <= 1e-11 at the minimum that Newton's method finds"},
             1};
   }
