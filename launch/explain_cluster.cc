@@ -1,5 +1,7 @@
 #include "launch/explain_cluster.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

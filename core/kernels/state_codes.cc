@@ -31,7 +31,7 @@ template <Code4 kCode>
 HWY_INLINE void Dequantize64(const uint8_t* packed, float scale, float* out) {
   const StateD d;
   for (size_t i = 0; i < 64; i += kStateLanes) {
-    hn::StoreU(hn::Mul(FromCode<kCode>(Nibbles(packed, i)), hn::Set(d, scale)), d, out + i);
+    hn::StoreU(hn::Mul(FromNibbles<kCode>(packed, i), hn::Set(d, scale)), d, out + i);
   }
 }
 

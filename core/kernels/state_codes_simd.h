@@ -40,24 +40,57 @@ HWY_INLINE StateV Lookup8(const float* table, StateVi index) {
   }
 }
 
-// Codes element .. element + kStateLanes - 1 of packed nibbles; element is a multiple of lanes.
-HWY_INLINE StateVi Nibbles(const uint8_t* packed, size_t element) {
-  const StateDi di;
+// The same for any index, of which the low three bits count.
+HWY_INLINE StateV LookupLow3(const float* table, StateVi index) {
+#if HWY_ARCH_X86 && !HWY_IS_DEBUG_BUILD
+  // The permutation reads no other bits; a debug build of Highway insists on an index in range.
+  if constexpr (kStateWide) return Lookup8(table, index);
+#endif
+  return Lookup8(table, hn::And(index, hn::Set(StateDi(), 7)));
+}
+
+// Codes element .. element + kStateLanes - 1 of packed nibbles, each in the low bits of its lane
+// with other codes above it; element is a multiple of lanes.
+HWY_INLINE StateVi ShiftedNibbles(const uint8_t* packed, size_t element) {
   HWY_ALIGN static constexpr uint32_t kShifts[8] = {0, 4, 8, 12, 16, 20, 24, 28};
   const StateDu du;
   uint32_t word = 0;
   std::memcpy(&word, packed + element / 2, kStateLanes >= 2 ? kStateLanes / 2 : 1);
   if constexpr (kStateLanes == 1) word >>= 4 * (element % 2);
-  const auto v = hn::Shr(hn::Set(du, word), hn::LoadU(du, kShifts));
-  return hn::BitCast(di, hn::And(v, hn::Set(du, 15)));
+  return hn::BitCast(StateDi(), hn::Shr(hn::Set(du, word), hn::LoadU(du, kShifts)));
 }
 
-HWY_INLINE StateV FromSignedCode(StateVi code) {
+// The number of a code in the low four bits of each lane.
+HWY_INLINE StateV FromTable(const float* table, StateVi shifted) {
   const StateD d;
+  const StateV fourth = hn::BitCast(d, hn::ShiftLeft<28>(shifted));
+  return hn::IfNegativeThenElse(fourth, LookupLow3(table + 8, shifted), LookupLow3(table, shifted));
+}
+
+HWY_INLINE StateVi BitsOf(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return hn::Set(StateDi(), bits);
+}
+
+// Minus the number of kDeSignedMidpoints below a magnitude, given by its bits.
+HWY_INLINE StateVi CountMidpoints(StateVi magnitude) {
   const StateDi di;
-  const StateVi low = hn::And(code, hn::Set(di, 7));
-  return hn::IfThenElse(hn::RebindMask(d, hn::Gt(code, hn::Set(di, 7))),
-                        Lookup8(kDeSigned4.data() + 8, low), Lookup8(kDeSigned4.data(), low));
+  if constexpr (kStateWide) {
+    // One midpoint an octave from 1/64 up, none in some and two in the last; one below.
+    const StateVi octave =
+        hn::Max(hn::ShiftRight<23>(magnitude), hn::Set(di, kDeSignedOctaves.first));
+    const StateVi mid = hn::BitCast(di, LookupLow3(kDeSignedOctaves.midpoint.data(), octave));
+    const StateVi count = hn::BitCast(di, LookupLow3(kDeSignedOctaves.below.data(), octave));
+    return hn::Add(hn::Add(count, hn::VecFromMask(di, hn::Gt(magnitude, mid))),
+                   hn::VecFromMask(di, hn::Gt(magnitude, BitsOf(kDeSignedMidpoints[6]))));
+  } else {
+    StateVi count = hn::Zero(di);
+    for (const float mid : kDeSignedMidpoints) {
+      count = hn::Add(count, hn::VecFromMask(di, hn::Gt(magnitude, BitsOf(mid))));
+    }
+    return count;
+  }
 }
 
 // The codebook is symmetric but for +1: a count of midpoints below the magnitude. A tie goes to the
@@ -68,19 +101,11 @@ HWY_INLINE StateVi ToSignedCode(StateV normalized) {
   const StateVi bits = hn::BitCast(di, normalized);
   const StateVi negative = hn::BroadcastSignBit(bits);  // -1 or 0
   const StateVi magnitude = hn::Sub(hn::And(bits, hn::Set(di, 0x7FFFFFFF)), negative);
-  StateVi count = hn::Zero(di);  // minus the number of midpoints passed
-  for (const float mid : kDeSignedMidpoints) {
-    int32_t mid_bits;
-    std::memcpy(&mid_bits, &mid, sizeof(mid));
-    count = hn::Add(count, hn::VecFromMask(di, hn::Gt(magnitude, hn::Set(di, mid_bits))));
-  }
-  // +count for negative numbers, -count for others; then one more above the last midpoint.
-  const StateVi steps = hn::Sub(hn::Xor(hn::Sub(hn::Zero(di), count), negative), negative);
-  constexpr float kTop = kDeSignedTop;
-  int32_t top_bits;
-  std::memcpy(&top_bits, &kTop, sizeof(kTop));
-  const StateVi top = hn::VecFromMask(di, hn::Gt(bits, hn::Set(di, top_bits)));
-  return hn::Sub(hn::Add(hn::Set(di, 7), steps), top);
+  // One more above the last midpoint, of positive numbers alone.
+  const StateVi count =
+      hn::Add(CountMidpoints(magnitude), hn::VecFromMask(di, hn::Gt(bits, BitsOf(kDeSignedTop))));
+  // 7 + count of negative numbers, 7 - count of others.
+  return hn::Sub(hn::Set(di, 7), hn::Sub(hn::Xor(count, negative), negative));
 }
 
 // ceil(16 x - 1.5) is the number of midpoints (i + 1.5) / 16 below x.
@@ -89,7 +114,7 @@ HWY_INLINE StateVi ToLinearCode(StateV normalized) {
   const StateV shifted =
       hn::Ceil(hn::Sub(hn::Mul(normalized, hn::Set(d, 16.0f)), hn::Set(d, 1.5f)));
   const StateV clamped = hn::Min(hn::Max(shifted, hn::Zero(d)), hn::Set(d, 15.0f));
-  return hn::ConvertTo(StateDi(), clamped);
+  return hn::NearestInt(clamped);
 }
 
 template <Code4 kCode>
@@ -110,36 +135,35 @@ HWY_INLINE StateVi ToCode(StateV normalized) {
   }
 }
 
+// Numbers of codes element .. element + kStateLanes - 1; element is a multiple of lanes.
 template <Code4 kCode>
-HWY_INLINE StateV FromCode(StateVi code) {
+HWY_INLINE StateV FromNibbles(const uint8_t* packed, size_t element) {
   const StateD d;
   const StateDi di;
-  if constexpr (kCode == Code4::kDeSigned) {
-    return FromSignedCode(code);
-  } else if constexpr (kCode == Code4::kLinear) {
+  const StateVi shifted = ShiftedNibbles(packed, element);
+  if constexpr (kCode == Code4::kLinear) {
+    const StateVi code = hn::And(shifted, hn::Set(di, 15));
     return hn::Mul(hn::ConvertTo(d, hn::Add(code, hn::Set(di, 1))), hn::Set(d, 1.0f / 16));
   } else {
-    const float* table = BookOf(kCode).data();
-    const StateVi low = hn::And(code, hn::Set(di, 7));
-    return hn::IfThenElse(hn::RebindMask(d, hn::Gt(code, hn::Set(di, 7))), Lookup8(table + 8, low),
-                          Lookup8(table, low));
+    return FromTable(BookOf(kCode).data(), shifted);
   }
 }
 
-// Gathers the codes of 64 elements, vector by vector, and writes them as 32 bytes. With eight lanes
-// each 64-bit lane collects the byte of its pair from eight vectors; a transposition at the end
-// puts them in order.
+// Gathers the codes of 64 elements, vector by vector in order, and writes them as 32 bytes. With
+// eight lanes each 32-bit lane collects a byte from each of four vectors, pairs of lanes are merged
+// to bytes of two codes, and a transposition at the end puts them in order.
 class NibblePacker {
  public:
   HWY_INLINE void Put(size_t element, StateVi code) {  // element: of the 64, a multiple of lanes
     const StateDi di;
     if constexpr (kStateWide) {
-      const hn::RepartitionToWide<StateDu> dw;
-      const auto pair = hn::BitCast(dw, code);
-      const auto byte = hn::Or(pair, hn::ShiftRight<28>(pair));
-      const auto low = hn::And(byte, hn::Set(dw, 0xFF));
-      const auto placed = hn::ShiftLeftSame(low, static_cast<int>(element));
-      sum_ = element == 0 ? placed : hn::Or(sum_, placed);
+      const size_t k = element / 8;
+      const auto placed = hn::ShiftLeftSame(code, static_cast<int>(8 * (k % 4)));
+      if (k % 4 == 0) {
+        sums_[k / 4] = code;
+      } else {
+        sums_[k / 4] = hn::Or(sums_[k / 4], placed);
+      }
     } else {
       hn::Store(code, di, codes_ + element);
     }
@@ -147,13 +171,21 @@ class NibblePacker {
   HWY_INLINE void Finish(uint8_t* bytes) const {
 #if HWY_TARGET != HWY_SCALAR
     if constexpr (kStateWide) {
+      // The low half of each 64-bit lane: pairs 0..3 of lanes, of four vectors; then of the others.
+      const hn::RepartitionToWide<StateDu> dw;
+      const auto merged = [&](StateVi sum) HWY_ATTR {
+        const auto pair = hn::BitCast(dw, sum);
+        return hn::Or(pair, hn::ShiftRight<28>(pair));
+      };
+      const auto all = hn::OddEven(hn::BitCast(StateDu(), hn::ShiftLeft<32>(merged(sums_[1]))),
+                                   hn::BitCast(StateDu(), merged(sums_[0])));
       const hn::Repartition<uint8_t, StateD> d8;
       const hn::Half<decltype(d8)> d8h;
       const hn::Repartition<uint16_t, decltype(d8h)> d16h;
       HWY_ALIGN static constexpr uint8_t kZip[32] = {0,  8,  1,  9,  2,  10, 3, 11, 4, 12, 5,
                                                      13, 6,  14, 7,  15, 0,  8, 1,  9, 2,  10,
                                                      3,  11, 4,  12, 5,  13, 6, 14, 7, 15};
-      const auto zipped = hn::TableLookupBytes(hn::BitCast(d8, sum_), hn::LoadU(d8, kZip));
+      const auto zipped = hn::TableLookupBytes(hn::BitCast(d8, all), hn::LoadU(d8, kZip));
       const auto low = hn::BitCast(d16h, hn::LowerHalf(d8h, zipped));
       const auto high = hn::BitCast(d16h, hn::UpperHalf(d8h, zipped));
       hn::StoreU(hn::BitCast(d8h, hn::InterleaveLower(d16h, low, high)), d8h, bytes);
@@ -167,7 +199,7 @@ class NibblePacker {
   }
 
  private:
-  hn::Vec<hn::RepartitionToWide<StateDu>> sum_;
+  StateVi sums_[2];
   HWY_ALIGN int32_t codes_[64];
 };
 
@@ -196,7 +228,7 @@ HWY_INLINE StateVi ToCode8(StateV normalized) {
   const StateDi di;
   constexpr const Decades& t = DecadesOf(kCode);
   const StateV a = kCode == Code8::kDeSigned ? hn::Abs(normalized) : normalized;
-  const StateVi rank = hn::ConvertTo(di, RankOf(a, t));
+  const StateVi rank = hn::NearestInt(RankOf(a, t));
   const StateVi top =
       hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(normalized, hn::Set(d, t.top))));
   const StateVi full = hn::Sub(rank, top);
@@ -233,10 +265,7 @@ HWY_INLINE StateVi RaiseBits(StateVi most, StateV x) {
 }
 HWY_INLINE float ScaleOf(StateVi most) {
   const StateDi di;
-  HWY_ALIGN int32_t lanes[hn::MaxLanes(StateDi())];
-  hn::Store(most, di, lanes);
-  int32_t bits = 0;
-  for (size_t i = 0; i < kStateLanes; ++i) bits = lanes[i] > bits ? lanes[i] : bits;
+  int32_t bits = hn::GetLane(hn::MaxOfLanes(di, most));
   if (bits < 0x00800000) bits = 0;
   float scale;
   std::memcpy(&scale, &bits, sizeof(scale));

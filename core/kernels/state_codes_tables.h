@@ -1,7 +1,9 @@
 #pragma once
 // The codebooks of state_codes.h as constants, for kernels that compile once per SIMD target.
 
+#include <algorithm>
 #include <array>
+#include <bit>
 
 #include "core/kernels/state_codes.h"
 
@@ -41,6 +43,30 @@ constexpr std::array<float, 15> MidpointsOf(Code4 code) {
 inline constexpr std::array<float, 7> kDeSignedMidpoints = [] {
   std::array<float, 7> out{};
   for (size_t i = 0; i < out.size(); ++i) out[i] = MidpointsOf(Code4::kDeSigned)[7 + i];
+  return out;
+}();
+// Magnitudes by octave, i.e. exponent bits, from [0, 1/64) to [1, 2), row number = the exponent's
+// low three bits: the midpoint to compare with, and minus the number of those below (as the bits of
+// a float, since rows are looked up as floats). The second one of [1/2, 1) is compared apart.
+struct Octaves {
+  std::array<float, 8> midpoint, below;
+  int32_t first;  // exponent bits of the first row
+};
+inline constexpr Octaves kDeSignedOctaves = [] {
+  Octaves out{{}, {}, 120};
+  for (int row = 0; row < 8; ++row) {
+    const float from = row == 0 ? 0 : 1.0f / static_cast<float>(1 << (7 - row));
+    const float to = 1.0f / static_cast<float>(1 << (6 - std::min(row, 6))) * (row == 7 ? 2 : 1);
+    int below = 0;
+    float mid = 2;  // none: above every magnitude
+    for (size_t i = 0; i < 6; ++i) {
+      below += kDeSignedMidpoints[i] < from;
+      if (kDeSignedMidpoints[i] >= from && kDeSignedMidpoints[i] < to) mid = kDeSignedMidpoints[i];
+    }
+    const auto at = static_cast<size_t>(row);
+    out.midpoint[at] = mid;
+    out.below[at] = std::bit_cast<float>(-below);
+  }
   return out;
 }();
 inline constexpr float kDeSignedTop = MidpointsOf(Code4::kDeSigned)[14];

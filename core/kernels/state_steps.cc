@@ -67,7 +67,7 @@ HWY_INLINE void Pack4(const float* x, float inverse, uint8_t* codes) {
 // raises no scale.
 template <Code4 kCode, bool kWhole>
 HWY_INLINE StateV Unpack4(const uint8_t* codes, size_t i, size_t size, StateV scale) {
-  const StateV x = hn::Mul(FromCode<kCode>(Nibbles(codes, i)), scale);
+  const StateV x = hn::Mul(FromNibbles<kCode>(codes, i), scale);
   if constexpr (kWhole) return x;
   return hn::IfThenElseZero(hn::FirstN(StateD(), i < size ? size - i : 0), x);
 }

@@ -1,13 +1,53 @@
 # tw_library(NAME [TORCH] SOURCES...)  an OBJECT library of one room of the house.
 #   OBJECT, not STATIC: variants register themselves, and a linker drops unreferenced archive members.
 # tw_tests(BINARY LABEL [PROCESSES N] SOURCES... [LIBS...])  one program, one ctest entry a source file.
+# Sets RESULT to whether FILE includes LibTorch's large headers, itself or through headers of ours. Seen once a configuration: a
+# file that begins to include them compiles all the same, slowly, until the next one.
+function(tw_reaches_torch result file)
+  get_property(known GLOBAL PROPERTY "tw_reaches_torch ${file}")
+  if("${known}" STREQUAL "")
+    set(known FALSE)
+    file(STRINGS "${file}" lines REGEX "^#include [<\"]")
+    foreach(line ${lines})
+      string(REGEX REPLACE "^#include [<\"]([^>\"]*).*" "\\1" included "${line}")
+      if(included MATCHES "^torch/")
+        set(known TRUE)
+      elseif(EXISTS "${CMAKE_SOURCE_DIR}/${included}")
+        tw_reaches_torch(known "${CMAKE_SOURCE_DIR}/${included}")
+      endif()
+      if(known)
+        break()
+      endif()
+    endforeach()
+    set_property(GLOBAL PROPERTY "tw_reaches_torch ${file}" ${known})
+  endif()
+  set(${result} ${known} PARENT_SCOPE)
+endfunction()
+
+# Precompiled headers of a target. With torch/torch.h in front even an empty file costs 8 s, so of tw_nn's users only those that
+# include it get it, and the others get tw_api's.
+function(tw_precompile target from)
+  target_precompile_headers(${target} REUSE_FROM ${from})
+  if(NOT from STREQUAL tw_nn)
+    return()
+  endif()
+  set(light "${CMAKE_BINARY_DIR}/core/CMakeFiles/tw_api.dir/cmake_pch.hxx")
+  foreach(source ${ARGN})
+    tw_reaches_torch(heavy "${source}")
+    if(NOT heavy)
+      set_source_files_properties("${source}" PROPERTIES SKIP_PRECOMPILE_HEADERS ON
+        COMPILE_OPTIONS "-Winvalid-pch;-include;${light}" OBJECT_DEPENDS "${light}.gch")
+    endif()
+  endforeach()
+endfunction()
+
 function(tw_library name)
   cmake_parse_arguments(A "" "PCH_FROM" "SOURCES;LIBS" ${ARGN})
   add_library(${name} OBJECT ${A_SOURCES})
   target_include_directories(${name} PUBLIC "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${name} PUBLIC ${A_LIBS})
   if(A_PCH_FROM)
-    target_precompile_headers(${name} REUSE_FROM ${A_PCH_FROM})
+    tw_precompile(${name} ${A_PCH_FROM} ${A_SOURCES})
   endif()
 endfunction()
 
@@ -34,7 +74,7 @@ function(tw_tests binary)
     # The header was compiled with -fPIC; a program's own -fPIE would make the compiler pass it over.
     set_target_properties(${binary} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
     target_compile_options(${binary} PRIVATE -fPIC)
-    target_precompile_headers(${binary} REUSE_FROM ${A_PCH_FROM})
+    tw_precompile(${binary} ${A_PCH_FROM} ${A_SOURCES})
   endif()
   foreach(source ${A_SOURCES})
     file(STRINGS ${source} lines REGEX "^(TYPED_TEST|TEST)[A-Z_]*\\(")
