@@ -63,8 +63,11 @@ HWY_INLINE StateVi ShiftedNibbles(const uint8_t* packed, size_t element) {
 // The number of a code in the low four bits of each lane.
 HWY_INLINE StateV FromTable(const float* table, StateVi shifted) {
   const StateD d;
-  const StateV fourth = hn::BitCast(d, hn::ShiftLeft<28>(shifted));
-  return hn::IfNegativeThenElse(fourth, LookupLow3(table + 8, shifted), LookupLow3(table, shifted));
+  const StateVi fourth = hn::ShiftLeft<28>(shifted);
+  const StateV upper = LookupLow3(table + 8, shifted), lower = LookupLow3(table, shifted);
+  // A blend by sign bits alone is not what narrower targets of Highway do.
+  if constexpr (kStateWide) return hn::IfNegativeThenElse(hn::BitCast(d, fourth), upper, lower);
+  return hn::IfThenElse(hn::RebindMask(d, hn::Lt(fourth, hn::Zero(StateDi()))), upper, lower);
 }
 
 HWY_INLINE StateVi BitsOf(float x) {
