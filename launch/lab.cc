@@ -154,7 +154,7 @@ class LabSession {
     TW_RETURN_IF_ERROR(world_->AgreeOn(CheckFiles(a_, speaks())));
     for (const std::string& name : a_.names) {
       Status status = One(name);
-      if (FaultOf(status) == Fault::kPeer) return status;
+      if (Lost(status)) return status;
       if (!status.ok() && first_error_.ok()) first_error_ = Annotate(status, name);
       TW_RETURN_IF_ERROR(world_->AgreeOn(Write()));
     }
@@ -167,6 +167,11 @@ class LabSession {
   }
   // Whether there is something on the disk to draw.
   bool wrote() const { return wrote_; }
+  // Other ranks do not answer any more. An experiment's own threads may be ranks, too: what they
+  // lose is theirs.
+  bool Lost(const Status& status) const {
+    return world_->size() > 1 && FaultOf(status) == Fault::kPeer;
+  }
 
  private:
   bool speaks() const { return world_->rank() == 0; }
@@ -185,7 +190,7 @@ class LabSession {
     progress_.Begin();
     const double start_ms = NowMs();
     Status status = CatchTorch([&] { return experiment->Run(lab); });
-    if (FaultOf(status) != Fault::kPeer) status = world_->AgreeOn(status);
+    if (!Lost(status)) status = world_->AgreeOn(status);
     record.seconds = (NowMs() - start_ms) / 1e3;
     record.error = std::string(status.message());
     record.claims = lab.claims();
@@ -257,7 +262,7 @@ Status Run(const LabArguments& a, bool json, std::ostream& out) {
   const bool speaks = world->rank() == 0;
   LabSession session(a, world.get(), json, &out);
   const Status status = session.Go();
-  if (FaultOf(status) == Fault::kPeer) EndJob(*world, status);
+  if (session.Lost(status)) EndJob(*world, status);
   world->Close();
   if (speaks && a.plot && session.wrote()) DrawLab(a.options.out, a.names);
   return speaks || status.ok() ? status : WithFault(Status(status.code(), ""), FaultOf(status));

@@ -106,7 +106,7 @@ Status World::AgreeOn(const Status& mine) {
   Status verdict;
   TW_RETURN_IF_ERROR(lane_->Run([&] {
     verdict = AgreeStatus(comm(), mine, {0, -1, "agreement"});
-    return FaultOf(verdict) == Fault::kPeer ? verdict : OkStatus();
+    return size() > 1 && FaultOf(verdict) == Fault::kPeer ? verdict : OkStatus();
   }));
   return verdict;
 }

@@ -26,6 +26,11 @@ class Broken : public Experiment {
     return DataError("rows.txt: line 3: no number");
   }
 };
+class Deserted : public Experiment {
+ public:
+  ExperimentInfo info() const override { return {"Nobody: threads as ranks", "", {"none"}, 1}; }
+  Status Run(LabContext&) const override { return PeerError("rank 1 of its own is gone"); }
+};
 class Mixed : public Experiment {
  public:
   ExperimentInfo info() const override { return {"Nobody, \"mixed\"", "0000.00000", {"all"}, 1}; }
@@ -53,6 +58,13 @@ TW_REGISTER(
       return std::make_unique<Mixed>();
     },
     "one of each verdict");
+
+TW_REGISTER(
+    Experiment, test_deserted, 0, NoConfig,
+    [](const NoConfig&) -> StatusOr<std::unique_ptr<Experiment>> {
+      return std::make_unique<Deserted>();
+    },
+    "loses ranks of its own");
 
 class LabFiles : public testing::Test {
  protected:
@@ -134,6 +146,11 @@ TEST_F(LabFiles, OneThatCannotRunDoesNotStopTheOthers) {
   EXPECT_EQ(Json::parse(Text("test_mixed/claims.json"))["claims"].size(), 4u);
   EXPECT_EQ(Json::parse(Text("test_broken/claims.json"))["error"], "rows.txt: line 3: no number");
   EXPECT_NE(said_.find("2 experiments, 4 claims"), std::string::npos) << said_;  // not twice
+}
+
+TEST_F(LabFiles, RanksThatAnExperimentLosesAreItsOwn) {
+  EXPECT_EQ(ExitCode(Lab({"test_deserted", "test_mixed"})), 4);
+  EXPECT_EQ(Json::parse(Text("test_mixed/claims.json"))["claims"].size(), 4u);
 }
 
 TEST_F(LabFiles, JsonHasAClaimALineAndNothingElse) {
