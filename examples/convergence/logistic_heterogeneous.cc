@@ -11,7 +11,9 @@
 // is lower: the claims are about this generator.
 // rows=FILE (LIBSVM, two classes) takes the place of the drawn rows and of the seeds. Where plain
 // gradient descent is itself not at 1e-10 by then, as on real rows with the non-convex regulariser,
-// EF21 and EControl must be within 1.1 of it: a threshold chosen after that had been seen.
+// EF21 and EControl must be within 1.1 of it: a threshold chosen after that had been seen. The
+// floors of EF14 and of compression without memory are told there, not judged: they depend on how
+// much labels tell of the rows (docs/references.md).
 
 #include <algorithm>
 
@@ -96,10 +98,15 @@ class LogisticHeterogeneous : public Experiment {
     }
     TW_ASSIGN_OR_RETURN(const auto ef14,
                         Ratios(lab, "EF14, " + kind, with({"feedback.name=ef14"}), options, 3000));
-    lab.Above(kind + ", EF14: |grad| / |grad_0|", ef14, 1e-3);
+    Floor(lab, kind + ", EF14: |grad| / |grad_0|", ef14, 1e-3);
     TW_ASSIGN_OR_RETURN(const auto naive, Ratios(lab, "top-k, " + kind, topk, options, 3000));
-    lab.Above(kind + ", top-k without feedback: |grad| / |grad_0|", naive, 0.1);
+    Floor(lab, kind + ", top-k without feedback: |grad| / |grad_0|", naive, 0.1);
     return OkStatus();
+  }
+
+  static void Floor(LabContext& lab, const std::string& claim, const std::vector<double>& ratios,
+                    double above) {
+    lab.rows().empty() ? lab.Above(claim, ratios, above) : lab.Report(claim, ratios);
   }
 
   static Status OnePercent(LabContext& lab) {
