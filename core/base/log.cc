@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "core/base/quiet_log.h"
+
 namespace tw {
 namespace {
 
@@ -55,6 +57,13 @@ void LogWarning(const std::string& line) {
 void FlushLog() {
   StartOnScreen();
   spdlog::default_logger()->flush();
+}
+
+QuietLog::QuietLog() : level_(static_cast<int>(spdlog::default_logger()->level())) {
+  spdlog::default_logger()->set_level(spdlog::level::off);
+}
+QuietLog::~QuietLog() {
+  spdlog::default_logger()->set_level(static_cast<spdlog::level::level_enum>(level_));
 }
 
 }  // namespace tw

@@ -36,6 +36,9 @@ struct LabRun {
   std::function<Status(Fleet& fleet, std::span<double> out)> measure_fleet;
 };
 
+struct LabTraining;  // launch/lab/lab_training.h
+struct Trained;
+
 struct CurvePoint {
   int64_t round = 0;  // rounds done
   int64_t uplink_bytes = 0;
@@ -113,6 +116,8 @@ class LabContext {
 
   // Collective. The curve is also kept for the files.
   StatusOr<Curve> Run(const LabRun& run);
+  // Collective. A run of `train` in this process; see lab_training.h.
+  StatusOr<Trained> Train(const LabTraining& training);
   // The fleet of the last run, for invariants.
   const Fleet& fleet() const;
 
