@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/comm/exchange_runner.h"
@@ -115,6 +116,10 @@ TEST_P(ExchangeConformance, MeanIsThatOfTheDecodedBodies) {
       continue;
     }
     const double rounding = Rounding(*codec_, merge, ranks);
+    // Elements of a product are sums whose terms may cancel.
+    if (codec_->traits().matrix_only && numel > 0) {
+      std::fill(size.begin(), size.end(), *std::max_element(size.begin(), size.end()));
+    }
     for (size_t i = 0; i < numel; ++i) {
       ASSERT_LE(std::abs(error[i]), rounding * size[i] + 1e-7)
           << specs_[s].name << " at " << i << " of " << numel;
