@@ -59,7 +59,9 @@ void FlushLog() {
   spdlog::default_logger()->flush();
 }
 
-QuietLog::QuietLog() : level_(static_cast<int>(spdlog::default_logger()->level())) {
+QuietLog::QuietLog() {
+  StartOnScreen();
+  level_ = static_cast<int>(spdlog::default_logger()->level());
   spdlog::default_logger()->set_level(spdlog::level::off);
 }
 QuietLog::~QuietLog() {
