@@ -144,10 +144,7 @@ class EControlDeep : public Experiment {
       const std::vector<double>& own = losses.at(at("EControl"));
       const auto claim = [&](const std::string& other, double limit) {
         const std::vector<double>& theirs = losses.at(at(other));
-        lab.Report("EControl's loss over that of " + at(other) + ", by seed", Over(own, theirs));
-        lab.Below("EControl's mean loss over that of " + at(other), {Mean(own) / Mean(theirs)},
-                  limit);
-        if (!lab.claims().back().pass) {
+        if (!MeanBelow(lab, "EControl's mean loss over that of " + at(other), own, theirs, limit)) {
           lab.DoesNotHoldHere("after 300 rounds, each with its own lr");
         }
       };

@@ -6,6 +6,23 @@
 #include "absl/strings/str_format.h"
 
 namespace tw {
+namespace {
+
+// NaN, of runs that have diverged, never passes.
+bool JudgeMean(LabContext& lab, const std::string& claim, std::span<const double> a,
+               std::span<const double> b, const std::string& threshold,
+               const std::function<bool(double)>& holds) {
+  const double ratio = Mean(a) / Mean(b);
+  lab.Add({.claim = claim,
+           .measured = ratio,
+           .threshold = threshold,
+           .pass = holds(ratio),
+           .seeds = static_cast<int>(a.size()),
+           .values = Over(a, b)});
+  return holds(ratio);
+}
+
+}  // namespace
 
 std::string TunedRate::Note(size_t grid_size) const {
   std::string note = absl::StrFormat("lr %g", rate);
@@ -78,6 +95,18 @@ std::vector<double> Over(std::span<const double> a, std::span<const double> b) {
   std::vector<double> out;
   for (size_t s = 0; s < a.size(); ++s) out.push_back(a[s] / b[s]);
   return out;
+}
+
+bool MeanBelow(LabContext& lab, const std::string& claim, std::span<const double> a,
+               std::span<const double> b, double limit) {
+  return JudgeMean(lab, claim, a, b, absl::StrFormat("< %g", limit),
+                   [&](double ratio) { return ratio < limit; });
+}
+
+bool MeanAbove(LabContext& lab, const std::string& claim, std::span<const double> a,
+               std::span<const double> b, double limit) {
+  return JudgeMean(lab, claim, a, b, absl::StrFormat("> %g", limit),
+                   [&](double ratio) { return ratio > limit; });
 }
 
 }  // namespace tw

@@ -56,4 +56,11 @@ double Mean(std::span<const double> values);
 // a[s] / b[s].
 std::vector<double> Over(std::span<const double> a, std::span<const double> b);
 
+// Claims on means over seeds: mean(a) / mean(b) below, or above, `limit`. Their values are the
+// ratios by seed. True when it holds.
+bool MeanBelow(LabContext& lab, const std::string& claim, std::span<const double> a,
+               std::span<const double> b, double limit);
+bool MeanAbove(LabContext& lab, const std::string& claim, std::span<const double> a,
+               std::span<const double> b, double limit);
+
 }  // namespace tw
