@@ -95,9 +95,11 @@ TEST(LocalSteps, EveryCompressorAndFeedbackTakesPart) {
       setup.feedback = feedback;
       setup.options.steps = 80;
       setup.strategy_keys = Plain(4);
-      // A hundred elements: one of them, which is the default of some, would take longer.
+      // A hundred elements: one of them, which is the default of some, would take longer; of
+      // unbiased projections half the directions and more contract, which is what ef14 asks for.
       for (const FieldInfo& f : Registry<Compressor>::Get().Find(compressor)->fields) {
         if (f.key == "ratio") setup.compressor_keys = {{"ratio", 0.25}};
+        if (f.key == "rank") setup.compressor_keys = {{"rank", int64_t{8}}};
       }
       const Result result = Train(setup);
       EXPECT_TRUE(result.status.ok()) << compressor << " " << feedback << " " << result.status;
