@@ -6,13 +6,13 @@
 //   P = M U;   decode(body) = P U^T;   E decode = M,   E||decode - M||^2 = (n/r - 1) ||M||^2
 // U is the Gram-Schmidt basis of r vectors whose elements are independent and symmetric around 0:
 // the law of the projection onto their span does not change when coordinates are permuted or change
-// sign, so its mean is r/n times the identity. Normal numbers that are not orthonormalized would have
-// the larger variance (n+1)/r.
+// sign, so its mean is r/n times the identity. Normal numbers that are not orthonormalized would
+// have the larger variance (n+1)/r.
 //
 // Body, little-endian: fp32 P [m, r] row-major. U does not travel; bodies of several ranks add up.
 // Because U is shared, the variance of the mean over ranks does not shrink with their number.
-// No state. It does not contract, so it is nothing for ef14: that is what powersgd is for. Left out:
-// U on the shorter side.
+// No state. It does not contract, so it is nothing for ef14: that is what powersgd is for. Left
+// out: U on the shorter side.
 
 #include <algorithm>
 #include <cmath>
