@@ -32,6 +32,7 @@ if(TW_WERROR)
   add_compile_options(-Werror)
 endif()
 if(TW_SANITIZE)
-  add_compile_options(-fsanitize=${TW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # -g1: lines in reports, no variables; a sixth of the time to compile.
+  add_compile_options(-fsanitize=${TW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_link_options(-fsanitize=${TW_SANITIZE})
 endif()
