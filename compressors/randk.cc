@@ -50,6 +50,7 @@ class RandK : public Compressor {
         traits_{.merges = shared_ ? std::vector<Merge>{Merge::kSum, Merge::kGather}
                                   : std::vector<Merge>{Merge::kGather},
                 .unbiased = config.mode == "unbiased",
+                .exact_omega = config.mode == "unbiased",
                 .exact_sum = shared_,
                 .fixed_size = true,
                 .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {}

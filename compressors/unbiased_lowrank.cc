@@ -40,6 +40,7 @@ class UnbiasedLowRank : public Compressor {
   explicit UnbiasedLowRank(const UnbiasedLowRankConfig& config) : rank_(config.rank) {
     traits_.merges = {Merge::kSum, Merge::kGather};
     traits_.unbiased = true;
+    traits_.exact_omega = true;
     traits_.exact_sum = true;
     traits_.fixed_size = true;
     traits_.matrix_only = true;

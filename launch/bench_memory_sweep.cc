@@ -3,8 +3,6 @@
 // last two is followed until the length is within a fiftieth of what fits. Only lengths that were
 // run are reported.
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/engine/tensor_memory.h"
+#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 #include "launch/compose.h"
 #include "launch/memory_report.h"

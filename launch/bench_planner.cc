@@ -1,13 +1,12 @@
 #include "launch/bench_planner.h"
 
-#include <torch/torch.h>
-
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/engine/plan_updater.h"
 #include "core/engine/update.h"
+#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

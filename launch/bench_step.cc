@@ -1,7 +1,5 @@
 #include "launch/bench_step.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -9,6 +7,7 @@
 #include "core/base/clock.h"
 #include "core/base/rng.h"
 #include "core/engine/update.h"
+#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

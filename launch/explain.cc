@@ -1,8 +1,6 @@
 // explain: what a config would do, without training: effective config, plan per parameter, bytes a
 // step, memory estimate.
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <iomanip>
 #include <map>
@@ -12,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "core/engine/tensor_memory.h"
+#include "core/nn/torch.h"
 #include "launch/commands.h"
 #include "launch/explain_cluster.h"
 #include "launch/explain_states.h"

@@ -1,7 +1,5 @@
 #include "launch/inspect.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -14,6 +12,7 @@
 #include "core/base/hash.h"
 #include "core/engine/checkpoint.h"
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -85,9 +85,9 @@ void AddOptions(const Family& family, int family_number, const ParameterPlan& p,
     route.codec = family.codecs[i];
     route.exchange = ChooseExchange(route, p.spec, options.exchanges, options.world_size);
     if (!route.exchange) {
-      notes->insert("planner: " + family.compressor + " does not go with feedback " +
+      notes->insert("planner: " + family.labels[i] + " does not go with feedback " +
                     route.feedback + " and is not among the options");
-      return;
+      continue;
     }
     if (own) menu->configured = static_cast<int>(menu->options.size());
     const double bytes = options.world_size > 1

@@ -34,6 +34,7 @@ struct DgcConfig {
 class Dgc : public FeedbackPolicy {
  public:
   explicit Dgc(const DgcConfig& config) : config_(config) {
+    traits_.needs_contraction = true;
     traits_.state_floats = config.momentum > 0 ? 2 : 1;
   }
   const FeedbackTraits& traits() const override { return traits_; }

@@ -27,6 +27,7 @@ class Diana : public FeedbackPolicy {
  public:
   Diana(double alpha, const std::string& init) : alpha_(alpha), traits_(Ef21Traits(init, 2)) {
     traits_.needs_unbiased = true;
+    traits_.needs_contraction = false;  // alpha takes what Omega asks for
   }
   const FeedbackTraits& traits() const override { return traits_; }
 

@@ -23,7 +23,10 @@ struct Ef14Config {
 
 class Ef14 : public FeedbackPolicy {
  public:
-  explicit Ef14(const Ef14Config& config) : decay_(config.decay) { traits_.state_floats = 1; }
+  explicit Ef14(const Ef14Config& config) : decay_(config.decay) {
+    traits_.needs_contraction = true;
+    traits_.state_floats = 1;
+  }
   const FeedbackTraits& traits() const override { return traits_; }
 
   Message Compose(TensorView grad, const FeedbackContext& context) const override {

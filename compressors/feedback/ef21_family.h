@@ -24,6 +24,7 @@ inline constexpr char kInitHelp[] =
 inline FeedbackTraits Ef21Traits(const std::string& init, int state_floats) {
   FeedbackTraits traits;
   traits.exact_mean = true;
+  traits.needs_contraction = true;
   traits.dense_first = init == "gradient";
   traits.state_floats = state_floats;
   return traits;

@@ -44,6 +44,9 @@ struct CompressorTraits {
   std::vector<Merge>
       merges;  // best first; the plan takes the first that feedback and communicator accept too
   bool unbiased = false;  // E decode(encode(x)) == x
+  // Omega is no bound but the variance itself, whatever x: at Omega >= 1 nothing contracts, and the
+  // plan refuses feedback that needs it.
+  bool exact_omega = false;
   bool exact_sum =
       false;  // kSum keeps the mean of the bodies to fp32 rounding (the ef21 family needs that)
   bool block = false;  // scales local to a block: a chunk cut on the block grid encodes on its own

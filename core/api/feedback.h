@@ -23,6 +23,7 @@ struct FeedbackTraits {
   bool exact_mean =
       false;  // needs H == mean h_i: kGather, or kSum of an exact_sum codec; never kReencode
   bool needs_unbiased = false;
+  bool needs_contraction = false;  // what a codec loses comes back in later messages
   bool dense_first = false;  // the first step goes dense through the policy, so that h_0 = g_i(x_0)
   int state_floats = 0;      // persistent numbers per element and rank, for the memory estimate
 };

@@ -1,4 +1,3 @@
-#include <torch/torch.h>
 
 #include <filesystem>
 #include <set>
@@ -9,6 +8,7 @@
 #include "core/engine/checkpoint.h"
 #include "core/engine/checkpoint_slots.h"
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -1,10 +1,10 @@
 #include "core/engine/checkpoint_slots.h"
 
-#include <torch/torch.h>
-
 #include <array>
 #include <cstdio>
 #include <cstring>
+
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -8,11 +8,11 @@
 
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
-#include <torch/torch.h>
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/engine/buckets.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 // LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that

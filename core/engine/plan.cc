@@ -3,10 +3,17 @@
 #include <algorithm>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/hash.h"
 
 namespace tw {
 namespace {
+
+// Whether a message can be lost again and again, and grow, in what the policy keeps of it.
+bool NeverContracts(const Route& route, const TensorSpec& spec) {
+  return route.policy->traits().needs_contraction && route.codec->traits().exact_omega &&
+         route.codec->Omega(spec) >= 1;
+}
 
 std::string Listed(const std::vector<std::string>& words) {
   std::string out;
@@ -39,6 +46,10 @@ Status NoExchange(const Route& route, const TensorSpec& spec,
   std::string needs;
   if (route.policy->traits().needs_unbiased && !route.codec->traits().unbiased) {
     needs = " needs an unbiased compressor";
+  } else if (NeverContracts(route, spec)) {
+    needs = absl::StrCat(" needs a compressor that loses less than the message it gets, and of ",
+                         spec.name, " this one loses ", route.codec->Omega(spec),
+                         " times its square");
   } else if (route.policy->traits().exact_mean) {
     needs =
         " needs an exact mean of the bodies (gather, sparse, or sum of a codec whose sum is "
@@ -77,6 +88,7 @@ int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec) {
 
 const Exchange* ChooseExchange(const Route& route, const TensorSpec& spec,
                                const std::vector<const Exchange*>& exchanges, int ranks) {
+  if (NeverContracts(route, spec)) return nullptr;
   const Exchange* best = nullptr;
   double least = 0;
   const int64_t payload = PayloadBytes(*route.codec, spec);

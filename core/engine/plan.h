@@ -79,7 +79,7 @@ bool GlobMatch(const std::string& pattern, const std::string& text);
 int64_t PayloadBytes(const Compressor& codec, const TensorSpec& spec);
 // Of the exchanges for merges that codec, policy and the route's own wish accept the one that hands
 // the fewest bytes to the transport; of equals the one the codec lists first. Null when there is
-// none.
+// none, or when what the policy keeps would grow without bound.
 const Exchange* ChooseExchange(const Route& route, const TensorSpec& spec,
                                const std::vector<const Exchange*>& exchanges, int ranks);
 // Whether the policy's needs hold for means formed this way.

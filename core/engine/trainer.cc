@@ -2,8 +2,6 @@
 // (or their local kin and Exchange) -> Report. Next: gradient_reducer.cc.
 #include "core/engine/trainer.h"
 
-#include <torch/torch.h>
-
 #include <cmath>
 
 #include "core/api/convert.h"
@@ -13,6 +11,7 @@
 #include "core/engine/catch_torch.h"
 #include "core/engine/norms.h"
 #include "core/engine/update.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)

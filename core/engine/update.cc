@@ -1,12 +1,11 @@
 #include "core/engine/update.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <functional>
 #include <iterator>
 
 #include "core/engine/tensor_views.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 

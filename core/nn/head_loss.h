@@ -19,8 +19,7 @@
 // valid label: the loss is NaN and gradients 0, as in PyTorch. Not thread safe against changes of
 // its inputs.
 
-#include <torch/torch.h>
-
+#include "core/nn/torch.h"
 namespace tw {
 
 inline constexpr int64_t kIgnoredLabel = -100;

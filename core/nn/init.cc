@@ -5,13 +5,12 @@
 
 #include "core/nn/init.h"
 
-#include <torch/torch.h>
-
 #include <array>
 #include <cmath>
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

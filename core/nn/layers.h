@@ -3,13 +3,12 @@
 // weights start unset and the model fills them through core/nn/init.h (torch::nn's layers draw from
 // the global generator). Not thread safe, like every torch::nn::Module.
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <optional>
 
 #include "core/api/sketch.h"
 #include "core/nn/linear_input.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 

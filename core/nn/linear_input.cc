@@ -1,9 +1,10 @@
 #include "core/nn/linear_input.h"
 
 #include <ATen/autocast_mode.h>
-#include <torch/torch.h>
 
 #include <optional>
+
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

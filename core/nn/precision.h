@@ -1,8 +1,7 @@
 #pragma once
 // bfloat16 for the matrix products of a forward pass.
 
-#include <torch/torch.h>
-
+#include "core/nn/torch.h"
 namespace tw {
 
 // While it lives, matrix products run in bfloat16 if `bf16` (autocast); nothing changes otherwise.

@@ -1,9 +1,8 @@
 #include "core/nn/recompute.h"
 
-#include <torch/torch.h>
-
 #include "core/nn/precision.h"
 #include "core/nn/tiles.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -1,5 +1,7 @@
 // A torch::nn::Module of your own, trained through tightwire: the module, what a batch is, one line
 // of registration.
+#include <torch/nn/modules/linear.h>
+
 #include "core/engine/task/module_task.h"
 #include "launch/program.h"
 

@@ -12,8 +12,6 @@
 // Under mpirun each rank of the lab measures on its own, at the same time: times are then worth
 // little. Claims: bytes within 1 % of those declared, for 2 and 4 ranks. Times are reported.
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -23,6 +21,7 @@
 #include "comm/thread_communicator.h"
 #include "core/base/clock.h"
 #include "core/kernels/normal.h"
+#include "core/nn/torch.h"
 #include "launch/compose.h"
 #include "launch/lab/experiment.h"
 
@@ -63,7 +62,7 @@ class BytesAndTime : public Experiment {
  public:
   ExperimentInfo info() const override {
     return {"Compressors on the wire: declared bytes, and where each is faster than dense",
-            "none",
+            "",
             {"bytes on the wire within 1 % of those declared, 10 M floats on 2 and 4 ranks",
              "reported: crossover bandwidth with dense, and time without a network"},
             60};

@@ -6,11 +6,10 @@
 // decoded mean. Claims, on its error over that of the best rank 4: warm <= 1.02 from step 6 on,
 // cold > 1.2 on average.
 
-#include <torch/torch.h>
-
 #include <cmath>
 
 #include "core/base/normal.h"
+#include "core/nn/torch.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {

@@ -1,6 +1,7 @@
 # tw_library(NAME [TORCH] SOURCES...)  an OBJECT library of one room of the house.
 #   OBJECT, not STATIC: variants register themselves, and a linker drops unreferenced archive members.
-# tw_tests(BINARY LABEL [PROCESSES N] SOURCES... [LIBS...])  one program, one ctest entry a source file.
+# tw_tests(BINARY LABEL l SOURCES... [LIBS...] [PCH header | PCH_FROM target] [TIMEOUT s] [ENVIRONMENT...])  one program, one ctest
+#   entry a source file; nothing without sources.
 # Sets RESULT to whether FILE includes LibTorch's large headers, itself or through headers of ours. Seen once a configuration: a
 # file that begins to include them compiles all the same, slowly, until the next one.
 function(tw_reaches_torch result file)
@@ -24,7 +25,7 @@ function(tw_reaches_torch result file)
   set(${result} ${known} PARENT_SCOPE)
 endfunction()
 
-# Precompiled headers of a target. With torch/torch.h in front even an empty file costs 8 s, so of tw_nn's users only those that
+# Precompiled headers of a target. With core/nn/torch.h in front even an empty file costs 5 s, so of tw_nn's users only those that
 # include it get it, and the others get tw_api's.
 function(tw_precompile target from)
   target_precompile_headers(${target} REUSE_FROM ${from})
@@ -60,7 +61,7 @@ function(tw_link target)
 endfunction()
 
 function(tw_tests binary)
-  cmake_parse_arguments(A "" "LABEL;PCH_FROM;TIMEOUT" "SOURCES;LIBS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(A "" "LABEL;PCH;PCH_FROM;TIMEOUT" "SOURCES;LIBS;ENVIRONMENT" ${ARGN})
   if(NOT A_SOURCES)
     return()
   endif()
@@ -70,10 +71,12 @@ function(tw_tests binary)
   add_executable(${binary} ${A_SOURCES})
   target_include_directories(${binary} PRIVATE "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${binary} PRIVATE ${A_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
-  if(A_PCH_FROM)
-    # The header was compiled with -fPIC; a program's own -fPIE would make the compiler pass it over.
-    set_target_properties(${binary} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-    target_compile_options(${binary} PRIVATE -fPIC)
+  # Precompiled headers are compiled with -fPIC; a program's own -fPIE would make the compiler pass them over.
+  set_target_properties(${binary} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${binary} PRIVATE -fPIC)
+  if(A_PCH)
+    target_precompile_headers(${binary} PRIVATE ${A_PCH})
+  elseif(A_PCH_FROM)
     tw_precompile(${binary} ${A_PCH_FROM} ${A_SOURCES})
   endif()
   foreach(source ${A_SOURCES})

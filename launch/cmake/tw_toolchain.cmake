@@ -32,7 +32,7 @@ if(TW_WERROR)
   add_compile_options(-Werror)
 endif()
 if(TW_SANITIZE)
-  # -g1: lines in reports, no variables; a sixth of the time to compile.
-  add_compile_options(-fsanitize=${TW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
+  # -O1 -g1: lines in reports, no variables; the shortest sum of compiling and running.
+  add_compile_options(-fsanitize=${TW_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -O1 -g1)
   add_link_options(-fsanitize=${TW_SANITIZE})
 endif()

@@ -1,7 +1,5 @@
 #include "launch/lab/lab_training.h"
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,6 +10,7 @@
 #include "core/engine/agree.h"
 #include "core/engine/catch_torch.h"
 #include "core/engine/parameters_hash.h"
+#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

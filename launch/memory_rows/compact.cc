@@ -2,12 +2,11 @@
 // a codec (core/api/activation_codec.h) and without. Here the bytes are those kept, not a peak:
 // whatever is alive after the six forward passes beside their outputs.
 
-#include <torch/torch.h>
-
 #include "core/base/clock.h"
 #include "core/engine/tensor_memory.h"
 #include "core/nn/layers.h"
 #include "core/nn/linear_input.h"
+#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 
 namespace tw {
@@ -79,7 +78,7 @@ class CompactRow : public MemoryRow {
         Group g{in, {}, inputs.Make(in)};
         for (const int64_t out : outs) {
           g.layers.push_back(std::make_shared<Linear>(in, out, false));
-          torch::nn::init::constant_(g.layers.back()->weight, 0.01);
+          g.layers.back()->weight.data().fill_(0.01);
           g.layers.back()->KeepInputAs(g.input);
         }
         groups.push_back(std::move(g));

@@ -1,9 +1,8 @@
 // Row head: LM head and cross entropy in pieces (core/nn/head_loss.h) against linear and
 // cross_entropy, forward and backward into gradients that are there.
 
-#include <torch/torch.h>
-
 #include "core/nn/head_loss.h"
+#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 
 namespace tw {

@@ -1,9 +1,8 @@
 // Row mlp: a SwiGLU MLP in tiles that run again in backward (core/nn/recompute.h) against the same
 // MLP as it is.
 
-#include <torch/torch.h>
-
 #include "core/nn/recompute.h"
+#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 
 namespace tw {

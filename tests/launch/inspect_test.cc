@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -11,6 +10,7 @@
 
 #include "comm/thread_communicator.h"
 #include "core/engine/checkpoint.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -1,11 +1,11 @@
 // Strategies of local steps as whole runs.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "core/nn/torch.h"
 #include "tests/core/data/temp_folder.h"
 #include "tests/optim/strategy_run.h"
 

@@ -1,13 +1,16 @@
 // Golden numbers below: plain Python in fp64, p_i = 0.5 i - 1 and g_i(t) = (1 + i) sin(1 + 0.7 i +
 // 0.3 t), i = 0..4, after 10 updates of the formula in the optimizer's banner.
 
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
 #include <cmath>
 #include <cstring>
 
 #include "core/api/convert.h"
 #include "core/api/optimizer.h"
+#include "core/nn/torch.h"
 #include "gtest/gtest.h"
-#include "torch/torch.h"
 
 namespace tw {
 namespace {

@@ -2,7 +2,6 @@
 // pair of optimizer and codec must do.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include "core/api/optimizer.h"
 #include "core/base/rng.h"
 #include "core/engine/checkpoint.h"
+#include "core/nn/torch.h"
 #include "tests/comm/thread_group.h"
 #include "tests/core/data/temp_folder.h"
 

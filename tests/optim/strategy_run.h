@@ -2,7 +2,6 @@
 // A whole run of a strategy in `train`: ranks are threads, checkpoints are real.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <limits>
@@ -12,6 +11,7 @@
 
 #include "core/engine/checkpoint.h"
 #include "core/engine/trainer.h"
+#include "core/nn/torch.h"
 #include "tests/core/engine/line_task.h"
 
 namespace tw {

@@ -1,9 +1,9 @@
 #include "core/engine/task/classification.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <numeric>
+
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

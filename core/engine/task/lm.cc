@@ -1,10 +1,9 @@
 // Task lm: the next token of a text. Training windows are drawn at random over the training part,
 // each rank its own; validation reads the windows in order.
 
-#include <torch/torch.h>
-
 #include "core/data/text_corpus.h"
 #include "core/engine/task/model_task.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

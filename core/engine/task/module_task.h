@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "core/api/task.h"
-#include "core/nn/model/model.h"  // torch/torch.h
+#include "core/nn/model/model.h"
 
 namespace tw {
 

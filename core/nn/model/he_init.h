@@ -1,11 +1,10 @@
 #pragma once
 // How the classifiers' weights start; see classifiers.h.
 
-#include <torch/torch.h>
-
 #include <cmath>
 
 #include "core/nn/init.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 

@@ -8,8 +8,6 @@
 //
 // A model is not thread safe; two models share nothing.
 
-#include <torch/torch.h>
-
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,6 +16,7 @@
 #include "core/api/activations.h"
 #include "core/base/registry.h"
 #include "core/nn/linear_input.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 

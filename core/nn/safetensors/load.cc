@@ -1,6 +1,6 @@
-#include <torch/torch.h>
 
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

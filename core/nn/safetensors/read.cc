@@ -1,7 +1,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <torch/torch.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "core/base/file_io.h"
 #include "core/nn/safetensors/dtype.h"
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

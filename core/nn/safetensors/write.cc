@@ -1,4 +1,3 @@
-#include <torch/torch.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "core/base/file_io.h"
 #include "core/nn/safetensors/dtype.h"
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

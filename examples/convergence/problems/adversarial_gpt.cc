@@ -1,12 +1,13 @@
 #include "examples/convergence/problems/adversarial_gpt.h"
 
-#include <torch/torch.h>
+#include <torch/optim/adam.h>
 
 #include <cstring>
 
 #include "core/data/synthetic_text.h"
 #include "core/engine/catch_torch.h"
 #include "core/nn/model/gpt.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

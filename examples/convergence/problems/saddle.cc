@@ -1,12 +1,11 @@
 #include "examples/convergence/problems/saddle.h"
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "core/base/normal.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

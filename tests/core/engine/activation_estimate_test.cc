@@ -1,7 +1,6 @@
 // The formula behind `explain` against the allocator's count.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 
@@ -9,6 +8,7 @@
 #include "core/nn/model/gpt.h"
 #include "core/nn/model/llama.h"
 #include "core/nn/precision.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <torch/torch.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -13,6 +12,7 @@
 
 #include "comm/thread_communicator.h"
 #include "core/base/file_io.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -132,6 +132,26 @@ TEST_F(PlanTest, DianaNeedsAnUnbiasedCodec) {
       Build({Rule("*", "blockquant", "diana", {{"rounding", std::string("stochastic")}})}).ok());
 }
 
+// Specs() have matrices of 32 columns: unbiased_lowrank's variance is 32/rank - 1 exactly, randk's
+// 1/ratio - 1. At 1 and above error feedback keeps more from step to step.
+TEST_F(PlanTest, FeedbackThatNeedsAContractionIsRefusedWhereThereIsNone) {
+  const Keys unbiased = {{"mode", std::string("unbiased")}, {"ratio", 0.25}};
+  for (const char* feedback : {"ef14", "dgc", "ef21", "ef21m", "econtrol", "econtrol_m"}) {
+    EXPECT_THAT(Refusal("unbiased_lowrank", feedback, {{"rank", int64_t{4}}}),
+                AllOf(HasSubstr("tok.weight this one loses 7 times its square"),
+                      HasSubstr("these feedbacks work: diana, none;")));
+    Refusal("unbiased_lowrank", feedback, {{"rank", int64_t{16}}});
+    EXPECT_TRUE(
+        Build({Rule("*", "unbiased_lowrank", feedback, {{"rank", int64_t{17}}})}).ok());
+    EXPECT_THAT(Refusal("randk", feedback, unbiased), HasSubstr("loses 3 times its square"));
+    EXPECT_TRUE(Build({Rule("*", "randk", feedback, {{"ratio", 0.25}})}).ok());
+  }
+  for (const char* feedback : {"none", "diana"}) {
+    EXPECT_TRUE(Build({Rule("*", "unbiased_lowrank", feedback)}).ok()) << feedback;
+    EXPECT_TRUE(Build({Rule("*", "randk", feedback, unbiased)}).ok()) << feedback;
+  }
+}
+
 TEST_F(PlanTest, AnInexactSumIsGatheredUnderEf21) {
   const auto merge = [&](const char* codec, const char* feedback) {
     return MustBuild({Rule("*", codec, feedback)}).parameters()[1].route.exchange->merge();

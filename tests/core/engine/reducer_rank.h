@@ -3,7 +3,6 @@
 // and reducer. Ranks are threads of a thread group; backward runs on the rank's own thread.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cstring>
 #include <map>
@@ -13,6 +12,7 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/engine/gradient_reducer.h"
+#include "core/nn/torch.h"
 #include "tests/comm/thread_group.h"
 #include "tests/core/engine/engine_parts.h"
 

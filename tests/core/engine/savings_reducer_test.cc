@@ -2,10 +2,10 @@
 // arrives whole and once, so that buckets start once and hold the mean.
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "core/nn/model/gpt.h"
 #include "core/nn/model/llama.h"
+#include "core/nn/torch.h"
 #include "tests/core/engine/reducer_rank.h"
 
 namespace tw {

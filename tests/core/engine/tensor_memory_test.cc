@@ -1,7 +1,8 @@
 #include "core/engine/tensor_memory.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -1,12 +1,12 @@
 #include "core/nn/init.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -2,8 +2,10 @@
 // Replays the records of tests/golden/make_model_golden.py: same formula for the weights, same
 // batches.
 
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <cmath>
 #include <fstream>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "core/nn/model/model.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 

@@ -4,12 +4,12 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
-#include <torch/torch.h>
 
 #include "core/engine/tensor_memory.h"
 #include "core/nn/model/gpt.h"
 #include "core/nn/model/llama.h"
 #include "core/nn/precision.h"
+#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

@@ -1,8 +1,8 @@
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/torch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <fstream>
 #include <sstream>
