@@ -1,12 +1,12 @@
 #include "launch/bench_memory.h"
 
+#include <ATen/Parallel.h>
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/base/config_value.h"
 #include "core/engine/tensor_memory.h"
-#include "core/nn/torch.h"
 #include "launch/world.h"
 
 namespace tw {

@@ -3,6 +3,9 @@
 // last two is followed until the length is within a fiftieth of what fits. Only lengths that were
 // run are reported.
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros_like.h>
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -10,7 +13,6 @@
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/engine/tensor_memory.h"
-#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 #include "launch/compose.h"
 #include "launch/memory_report.h"
@@ -76,7 +78,7 @@ class Sweep {
     const int64_t before = LiveTensorBytes();
     TW_ASSIGN_OR_RETURN(const auto a, Assemble(loaded, 0, 1));
     for (auto& [name, parameter] : a->parameters) {
-      parameter.mutable_grad() = torch::zeros_like(parameter);
+      parameter.mutable_grad() = at::zeros_like(parameter);
     }
     const MemoryReport report = PredictMemory(*a);
     Run run;

@@ -1,12 +1,13 @@
 #include "launch/bench_planner.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/engine/plan_updater.h"
 #include "core/engine/update.h"
-#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

@@ -1,5 +1,7 @@
 #include "launch/bench_step.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -7,7 +9,6 @@
 #include "core/base/clock.h"
 #include "core/base/rng.h"
 #include "core/engine/update.h"
-#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

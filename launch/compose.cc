@@ -5,7 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/engine/catch_torch.h"
-#include "core/nn/model/model.h"
+#include "core/nn/model/model_factory.h"
 #include "launch/menus.h"
 
 namespace tw {

@@ -1,12 +1,12 @@
 // eval: loss (and accuracy) of saved weights on the validation split. One rank; under a launcher
 // only rank 0 works.
 
+#include <ATen/Parallel.h>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "core/engine/checkpoint.h"
-#include "core/nn/torch.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
 

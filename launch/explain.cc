@@ -1,6 +1,7 @@
 // explain: what a config would do, without training: effective config, plan per parameter, bytes a
 // step, memory estimate.
 
+#include <ATen/Parallel.h>
 #include <cmath>
 #include <iomanip>
 #include <map>
@@ -10,7 +11,6 @@
 
 #include "absl/strings/numbers.h"
 #include "core/engine/tensor_memory.h"
-#include "core/nn/torch.h"
 #include "launch/commands.h"
 #include "launch/explain_cluster.h"
 #include "launch/explain_states.h"

@@ -1,5 +1,6 @@
 #include "launch/inspect.h"
 
+#include <ATen/core/Tensor.h>
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -12,7 +13,6 @@
 #include "core/base/hash.h"
 #include "core/engine/checkpoint.h"
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

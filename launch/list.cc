@@ -14,7 +14,7 @@
 #include "core/api/schedule.h"
 #include "core/api/strategy.h"
 #include "core/api/task.h"
-#include "core/nn/model/model.h"
+#include "core/nn/model/model_factory.h"
 #include "launch/commands.h"
 #include "launch/settings.h"
 

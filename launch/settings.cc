@@ -12,7 +12,7 @@
 #include "core/api/strategy.h"
 #include "core/api/task.h"
 #include "core/base/hash.h"
-#include "core/nn/model/model.h"
+#include "core/nn/model/model_factory.h"
 #include "launch/trace_file.h"
 
 namespace tw {

@@ -1,6 +1,7 @@
 // train: from a config to a run folder. Reads top to bottom: config, world, agreement, objects,
 // resume, loop, summary.
 
+#include <ATen/Parallel.h>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -14,7 +15,6 @@
 #include "core/engine/checkpoint.h"
 #include "core/engine/tensor_memory.h"
 #include "core/kernels/simd_target.h"
-#include "core/nn/torch.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
 #include "launch/grouping.h"

@@ -1,4 +1,6 @@
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <filesystem>
 #include <set>
 #include <sstream>
@@ -8,7 +10,6 @@
 #include "core/engine/checkpoint.h"
 #include "core/engine/checkpoint_slots.h"
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

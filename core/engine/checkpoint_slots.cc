@@ -1,10 +1,11 @@
 #include "core/engine/checkpoint_slots.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <array>
 #include <cstdio>
 #include <cstring>
-
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -47,9 +48,8 @@ std::vector<std::pair<std::string, at::Tensor>> SlotTensors(const StateBag& stat
   state.ForEach([&](const std::string& name, const StateSlot& slot) {
     if (slot.reshard != reshard) return;
     const at::ScalarType type = ScalarTypeOf(slot.view.dtype);
-    out.emplace_back(name, slot.view.numel == 0
-                               ? torch::empty(slot.shape, type)
-                               : torch::from_blob(slot.view.data, slot.shape, type));
+    out.emplace_back(name, slot.view.numel == 0 ? at::empty(slot.shape, type)
+                                                : at::from_blob(slot.view.data, slot.shape, type));
   });
   return out;
 }

@@ -6,13 +6,15 @@
 // is rolled back bit for bit; without overlap ranks agree first and no journal is needed.
 #include "core/engine/gradient_reducer.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/engine/buckets.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 // LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that
@@ -112,7 +114,7 @@ void GradientReducer::OnGradient(int parameter) {
   const size_t i = static_cast<size_t>(parameter);
   at::Tensor& tensor = leaves_[i].second;
   if (tensor.grad().data_ptr() != grads_[i].data_ptr()) {  // somebody replaced .grad: take it over
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     grads_[i].copy_(tensor.grad());
     tensor.mutable_grad() = grads_[i];
   }

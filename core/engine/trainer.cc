@@ -2,6 +2,7 @@
 // (or their local kin and Exchange) -> Report. Next: gradient_reducer.cc.
 #include "core/engine/trainer.h"
 
+#include <ATen/TensorOperators.h>
 #include <cmath>
 
 #include "core/api/convert.h"
@@ -11,7 +12,6 @@
 #include "core/engine/catch_torch.h"
 #include "core/engine/norms.h"
 #include "core/engine/update.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)

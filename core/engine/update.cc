@@ -1,11 +1,12 @@
 #include "core/engine/update.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <algorithm>
 #include <functional>
 #include <iterator>
 
 #include "core/engine/tensor_views.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 

@@ -19,7 +19,7 @@
 // valid label: the loss is NaN and gradients 0, as in PyTorch. Not thread safe against changes of
 // its inputs.
 
-#include "core/nn/torch.h"
+#include <ATen/core/Tensor.h>
 namespace tw {
 
 inline constexpr int64_t kIgnoredLabel = -100;

@@ -5,12 +5,14 @@
 
 #include "core/nn/init.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <array>
 #include <cmath>
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -92,7 +94,7 @@ void InitNormal(uint64_t seed, const std::string& name, double std, const at::Te
     for (uint64_t j = 0; j < 4 && i + j < numel; ++j)
       out[i + j] = static_cast<float>(std * four[j]);
   }
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   weight.copy_(drawn);
 }
 

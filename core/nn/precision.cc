@@ -1,6 +1,7 @@
 #include "core/nn/precision.h"
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
 
 namespace tw {
 

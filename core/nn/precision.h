@@ -1,7 +1,7 @@
 #pragma once
 // bfloat16 for the matrix products of a forward pass.
 
-#include "core/nn/torch.h"
+#include <ATen/core/Tensor.h>
 namespace tw {
 
 // While it lives, matrix products run in bfloat16 if `bf16` (autocast); nothing changes otherwise.

@@ -12,6 +12,9 @@
 // Under mpirun each rank of the lab measures on its own, at the same time: times are then worth
 // little. Claims: bytes within 1 % of those declared, for 2 and 4 ranks. Times are reported.
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -21,7 +24,6 @@
 #include "comm/thread_communicator.h"
 #include "core/base/clock.h"
 #include "core/kernels/normal.h"
-#include "core/nn/torch.h"
 #include "launch/compose.h"
 #include "launch/lab/experiment.h"
 
@@ -143,7 +145,7 @@ class BytesAndTime : public Experiment {
     kernels::FillNormal(
         RngStream::Of(seed, RngPurpose::kProblem, 0, 0, static_cast<uint32_t>(comm.rank())).key, 0,
         spec.numel() / kernels::kNormalBlock, 1.0f, gradient.data());
-    const at::Tensor parameter = torch::zeros(spec.shape, torch::requires_grad());
+    const at::Tensor parameter = at::zeros(spec.shape).requires_grad_();
     Lane lane;
     StateBag state;
     GradientReducer reducer({{spec.name, parameter}}, &plan, &comm, &lane, &state,

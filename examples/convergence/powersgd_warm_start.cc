@@ -6,10 +6,18 @@
 // decoded mean. Claims, on its error over that of the best rank 4: warm <= 1.02 from step 6 on,
 // cold > 1.2 on average.
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <cmath>
 
 #include "core/base/normal.h"
-#include "core/nn/torch.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -22,24 +30,24 @@ class FixedMatrix : public Problem {
  public:
   explicit FixedMatrix(uint64_t seed) : spec_{0, "x", {kRows, kColumns}, DType::kF32} {
     const auto normal = [&](uint32_t id, int64_t rows, int64_t columns) {
-      at::Tensor out = torch::zeros({rows, columns}, torch::kF64);
+      at::Tensor out = at::zeros({rows, columns}, at::kDouble);
       AddNormal(RngStream::Of(seed, RngPurpose::kProblem, 0, id, 0), 1,
                 {out.data_ptr<double>(), static_cast<size_t>(out.numel())});
       return out;
     };
-    const at::Tensor u = std::get<0>(torch::linalg_qr(normal(100, kRows, kColumns)));
-    const at::Tensor v = std::get<0>(torch::linalg_qr(normal(101, kColumns, kColumns)));
-    const at::Tensor s = 1 / torch::arange(1, kColumns + 1, torch::kF64);
-    const at::Tensor matrix = torch::mm(u * s, v.t());
+    const at::Tensor u = std::get<0>(at::linalg_qr(normal(100, kRows, kColumns)));
+    const at::Tensor v = std::get<0>(at::linalg_qr(normal(101, kColumns, kColumns)));
+    const at::Tensor s = 1 / at::arange(1, kColumns + 1, at::kDouble);
+    const at::Tensor matrix = at::mm(u * s, v.t());
     const double noise = 0.05 * matrix.norm().item<double>() / std::sqrt(kRows * kColumns);
-    mean_ = torch::zeros_like(matrix);
+    mean_ = at::zeros_like(matrix);
     for (uint32_t c = 0; c < kClients; ++c) {
-      own_.push_back((matrix + noise * normal(c, kRows, kColumns)).to(torch::kF32).contiguous());
-      mean_ += own_.back().to(torch::kF64) / kClients;
+      own_.push_back((matrix + noise * normal(c, kRows, kColumns)).to(at::kFloat).contiguous());
+      mean_ += own_.back().to(at::kDouble) / kClients;
     }
-    const at::Tensor tail = torch::linalg_svdvals(mean_).slice(0, kRank);
+    const at::Tensor tail = at::linalg_svdvals(mean_).slice(0, kRank);
     best_ = tail.norm().item<double>();
-    before_ = torch::zeros_like(mean_);
+    before_ = at::zeros_like(mean_);
   }
 
   int num_clients() const override { return kClients; }
@@ -57,8 +65,7 @@ class FixedMatrix : public Problem {
   std::vector<std::string> metrics() const override { return {"error_over_best"}; }
   // Of the step since the last call.
   Status Measure(std::span<const TensorView> x, std::span<double> out) override {
-    const at::Tensor now =
-        torch::from_blob(x[0].data, {kRows, kColumns}, torch::kF32).to(torch::kF64);
+    const at::Tensor now = at::from_blob(x[0].data, {kRows, kColumns}, at::kFloat).to(at::kDouble);
     out[0] = (before_ - now - mean_).norm().item<double>() / best_;
     before_ = now;
     return OkStatus();

@@ -1,5 +1,6 @@
 #include "launch/lab/lab_training.h"
 
+#include <ATen/Parallel.h>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -10,7 +11,6 @@
 #include "core/engine/agree.h"
 #include "core/engine/catch_torch.h"
 #include "core/engine/parameters_hash.h"
-#include "core/nn/torch.h"
 #include "launch/compose.h"
 
 namespace tw {

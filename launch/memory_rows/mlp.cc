@@ -1,8 +1,15 @@
 // Row mlp: a SwiGLU MLP in tiles that run again in backward (core/nn/recompute.h) against the same
 // MLP as it is.
 
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/zeros_like.h>
+
 #include "core/nn/recompute.h"
-#include "core/nn/torch.h"
 #include "launch/bench_memory.h"
 
 namespace tw {
@@ -29,12 +36,11 @@ class MlpRow : public MemoryRow {
   explicit MlpRow(const MlpRowConfig& config) : c_(config) {}
 
   StatusOr<Result> Measure(int64_t repetitions) const override {
-    torch::manual_seed(1);
-    at::Tensor x = torch::randn({c_.tokens, c_.width}).requires_grad_();
+    at::manual_seed(1);
+    at::Tensor x = at::randn({c_.tokens, c_.width}).requires_grad_();
     const auto weight = [](int64_t out, int64_t in) {
-      at::Tensor w =
-          (torch::randn({out, in}) / std::sqrt(static_cast<double>(in))).requires_grad_();
-      w.mutable_grad() = torch::zeros_like(w);
+      at::Tensor w = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).requires_grad_();
+      w.mutable_grad() = at::zeros_like(w);
       return w;
     };
     const at::Tensor gate = weight(c_.hidden, c_.width), up = weight(c_.hidden, c_.width),

@@ -1,5 +1,6 @@
 #include "launch/inspect.h"
 
+#include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,7 +11,6 @@
 
 #include "comm/thread_communicator.h"
 #include "core/engine/checkpoint.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -29,7 +29,7 @@ class Inspect : public ::testing::Test {
     state.Slot("optim/w/v", {2, 2}, DType::kF32, Reshard::kReplicated);
     state.Slot("feedback/w/e", {2, 2}, DType::kF32, Reshard::kKeepMean);
     CheckpointSpec spec;
-    spec.model = {{"w", torch::full({2, 2}, 1.5)}};
+    spec.model = {{"w", at::full({2, 2}, 1.5)}};
     spec.state = &state;
     spec.step = 40;
     spec.simd = "AVX2";

@@ -1,5 +1,8 @@
 // Planners in the engine, end to end: two ranks of the thread communicator, menus from a config.
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -86,7 +89,7 @@ class PlannedRank {
       const TensorView to = other.bag.Restore(name, slot.shape, slot.view.dtype, slot.reshard);
       std::memcpy(to.data, slot.view.data, static_cast<size_t>(slot.view.bytes()));
     });
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     const auto from = model.parameters(), to = other.model.parameters();
     for (size_t i = 0; i < from.size(); ++i) to[i].second.copy_(from[i].second);
   }
@@ -112,7 +115,7 @@ class PlannedRank {
 
  private:
   void Descend() {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     for (auto& [name, parameter] : model.parameters()) parameter.sub_(parameter.grad(), 0.2);
   }
 

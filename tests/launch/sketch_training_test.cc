@@ -1,5 +1,6 @@
 // Whole runs whose gradients are sketches (memory.activations = compact), from a config, on ranks
 // of the thread communicator.
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

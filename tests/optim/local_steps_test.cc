@@ -1,11 +1,15 @@
 // Strategies of local steps as whole runs.
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "core/nn/torch.h"
 #include "tests/core/data/temp_folder.h"
 #include "tests/optim/strategy_run.h"
 
@@ -26,7 +30,7 @@ TEST(LocalSteps, RoundsOfOneStepAreSync) {
   sparse.strategy_keys = {{"local_steps", int64_t{1}}};
   const Result a = Train(sync), b = Train(diloco), c = Train(sparse);
   ASSERT_TRUE(b.status.ok()) << b.status;
-  EXPECT_TRUE(torch::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
   EXPECT_EQ(b.hashes[0], c.hashes[0]);  // the same rule when there is no outer momentum
   EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
   EXPECT_EQ(a.sink.records.back().wire_bytes > 0, b.sink.records.back().wire_bytes > 0);
@@ -52,7 +56,7 @@ TEST(LocalSteps, OneRankWithAPlainOuterStepIsLocalTraining) {
   sync.strategy_keys = {};
   local.strategy_keys = Plain(5);
   const Result a = Train(sync), b = Train(local);
-  EXPECT_TRUE(torch::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6));
 }
 
 // One round by hand: lr 0.5 of the Nesterov direction D + mu * D, as m starts at zero.
@@ -65,7 +69,7 @@ TEST(LocalSteps, TheOuterStepIsNesterovs) {
       {"local_steps", int64_t{4}}, {"outer_lr", 0.5}, {"outer_momentum", 0.9}};
   const at::Tensor start = LineTask(0, 4, 1).weight.detach();
   const at::Tensor moved = start - Train(plain).weights[0];
-  EXPECT_TRUE(torch::allclose(Train(nesterov).weights[0], start - 0.5 * 1.9 * moved, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(Train(nesterov).weights[0], start - 0.5 * 1.9 * moved, 1e-5, 1e-6));
 }
 
 TEST(LocalSteps, NothingIsSentBetweenOuterSteps) {
@@ -157,7 +161,7 @@ TEST(LocalSteps, ANonFiniteGradientSkipsOneRanksLocalStepOnly) {
   ASSERT_TRUE(b.status.ok()) << b.status;
   EXPECT_NE(a.hashes[0], b.hashes[0]);
   EXPECT_EQ(b.summary.skipped, 0);  // rank 0 skipped nothing
-  EXPECT_TRUE(torch::isfinite(b.weights[0]).all().item<bool>());
+  EXPECT_TRUE(at::isfinite(b.weights[0]).all().item<bool>());
   EXPECT_TRUE(std::isfinite(b.summary.final_loss));
   bad.bad_rank = 0;
   const Result c = Train(bad);
@@ -265,7 +269,7 @@ TEST(LocalSteps, ACheckpointInARoundHoldsTheAnchor) {
   spec.model = task.parameters();
   spec.state = &state;
   RunRanks(1, [&](Communicator& comm) { TW_CHECK_OK(LoadCheckpoint(folder, spec, comm)); });
-  EXPECT_TRUE(torch::equal(task.weight.detach(), anchor.weights[0]));
+  EXPECT_TRUE(at::equal(task.weight.detach(), anchor.weights[0]));
 }
 
 // Two ranks two steps into a round, gone on by one: the mean of what they moved is kept.
@@ -287,7 +291,7 @@ TEST(LocalSteps, AnotherNumberOfRanksKeepsTheMeanOfWhatWasMoved) {
   RunSetup unbroken;
   unbroken.strategy_keys = Plain(6);
   unbroken.options.steps = 6;
-  EXPECT_TRUE(torch::allclose(one.weights[0], Train(unbroken).weights[0], 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(one.weights[0], Train(unbroken).weights[0], 1e-5, 1e-6));
 }
 
 TEST(LocalSteps, SyncCannotGoOnWithMomentsThatDiffer) {

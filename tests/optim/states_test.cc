@@ -1,6 +1,7 @@
 // Optimizer states in few bits: sizes to the byte, identities between optimizers, and what every
 // pair of optimizer and codec must do.
 
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include "core/api/optimizer.h"
 #include "core/base/rng.h"
 #include "core/engine/checkpoint.h"
-#include "core/nn/torch.h"
 #include "tests/comm/thread_group.h"
 #include "tests/core/data/temp_folder.h"
 
@@ -175,7 +175,7 @@ TEST(States, AreTakenOverAtOtherNumbersOfRanks) {
     const std::string run_dir = folder.Path(name + "-" + codec);
     const auto spec_of = [](StateBag* state, int64_t step) {
       CheckpointSpec spec;
-      spec.model = {{"w", torch::zeros({2})}};
+      spec.model = {{"w", at::zeros({2})}};
       spec.state = state;
       spec.step = step;
       return spec;

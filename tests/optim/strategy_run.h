@@ -1,6 +1,10 @@
 #pragma once
 // A whole run of a strategy in `train`: ranks are threads, checkpoints are real.
 
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +15,6 @@
 
 #include "core/engine/checkpoint.h"
 #include "core/engine/trainer.h"
-#include "core/nn/torch.h"
 #include "tests/core/engine/line_task.h"
 
 namespace tw {
@@ -23,7 +26,7 @@ class SpoiledTask : public LineTask {
   using LineTask::LineTask;
   at::Tensor Loss(uint64_t step, int64_t micro) override {
     if (static_cast<int64_t>(step) == spoil_at) {
-      torch::NoGradGuard no_grad;
+      at::NoGradGuard no_grad;
       weight.flatten()[5] = std::numeric_limits<float>::infinity();
     }
     at::Tensor loss = one_batch ? LineTask::Loss(0, 0) : LineTask::Loss(step, micro);

@@ -1,5 +1,10 @@
 // extragradient, ogda, masha1 and masha2 in `train`, where every rank is a client.
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
 #include "tests/core/data/temp_folder.h"
 #include "tests/optim/strategy_run.h"
 
@@ -47,7 +52,7 @@ TEST(ViSteps, AnExtragradientStepIsTwoGradients) {
   LineTask task(0, 4, 1);
   const auto gradients = [&](const at::Tensor& weight, const at::Tensor& bias) {
     {
-      torch::NoGradGuard no_grad;
+      at::NoGradGuard no_grad;
       task.weight.copy_(weight);
       task.bias.copy_(bias);
     }

@@ -1,6 +1,8 @@
 
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -77,7 +79,7 @@ Status LoadSafetensors(const std::string& path, const NamedTensors& targets,
     add("unlike: ", unlike);
     return DataError(path + ": does not fit the model; " + what);
   }
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : targets) {
     TW_ASSIGN_OR_RETURN(const at::Tensor stored, file.Read(source[name]));
     tensor.copy_(stored);

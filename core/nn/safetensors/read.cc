@@ -1,3 +1,5 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,7 +15,6 @@
 #include "core/base/file_io.h"
 #include "core/nn/safetensors/dtype.h"
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

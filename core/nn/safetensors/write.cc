@@ -1,3 +1,4 @@
+#include <ATen/core/Tensor.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,7 +11,6 @@
 #include "core/base/file_io.h"
 #include "core/nn/safetensors/dtype.h"
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {

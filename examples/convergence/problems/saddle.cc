@@ -1,11 +1,18 @@
 #include "examples/convergence/problems/saddle.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_matrix_norm.h>
+#include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "core/base/normal.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -13,7 +20,7 @@ namespace {
 enum class Part : uint64_t { kShared, kOwn, kOffset, kCurveX, kCurveY };
 
 at::Tensor Normal(const SaddleOptions& options, Part part, int client, int64_t rows, int64_t cols) {
-  at::Tensor out = torch::zeros({rows, cols}, torch::kF64);
+  at::Tensor out = at::zeros({rows, cols}, at::kDouble);
   AddNormal(RngStream::Of(options.seed, RngPurpose::kProblem, static_cast<uint64_t>(part), 1,
                           static_cast<uint32_t>(client)),
             1, {out.data_ptr<double>(), static_cast<size_t>(out.numel())});
@@ -22,16 +29,16 @@ at::Tensor Normal(const SaddleOptions& options, Part part, int client, int64_t r
 
 // lambda*I + curvature*G G'/side
 at::Tensor Diagonal(const SaddleOptions& options, Part part, int client) {
-  at::Tensor out = options.lambda * torch::eye(options.side, torch::kF64);
+  at::Tensor out = options.lambda * at::eye(options.side, at::kDouble);
   if (options.curvature > 0) {
     const at::Tensor g = Normal(options, part, client, options.side, options.side);
-    out += options.curvature / static_cast<double>(options.side) * torch::mm(g, g.t());
+    out += options.curvature / static_cast<double>(options.side) * at::mm(g, g.t());
   }
   return out;
 }
 
 double SpectralNorm(const at::Tensor& matrix) {
-  return torch::linalg_matrix_norm(matrix, 2).item<double>();
+  return at::linalg_matrix_norm(matrix, 2).item<double>();
 }
 
 }  // namespace
@@ -41,11 +48,11 @@ Saddle::Saddle(const SaddleOptions& options)
   const int64_t side = options.side, d = 2 * side;
   const double scale = 1 / std::sqrt(static_cast<double>(side));
   const at::Tensor shared = Normal(options, Part::kShared, 0, side, side);
-  at::Tensor mean = torch::zeros({d, d}, torch::kF64), offset = torch::zeros({d}, torch::kF64);
+  at::Tensor mean = at::zeros({d, d}, at::kDouble), offset = at::zeros({d}, at::kDouble);
   for (int m = 0; m < options.num_clients; ++m) {
     const at::Tensor a = scale * (shared + Normal(options, Part::kOwn, m, side, side));
-    const at::Tensor j = torch::cat({torch::cat({Diagonal(options, Part::kCurveX, m), a}, 1),
-                                     torch::cat({-a.t(), Diagonal(options, Part::kCurveY, m)}, 1)});
+    const at::Tensor j = at::cat({at::cat({Diagonal(options, Part::kCurveX, m), a}, 1),
+                                  at::cat({-a.t(), Diagonal(options, Part::kCurveY, m)}, 1)});
     at::Tensor v = Normal(options, Part::kOffset, m, 1, d)[0];
     v.narrow(0, side, side).neg_();
     max_norm_ = std::max(max_norm_, SpectralNorm(j));
@@ -57,7 +64,7 @@ Saddle::Saddle(const SaddleOptions& options)
     offsets_.insert(offsets_.end(), v.data_ptr<double>(), v.data_ptr<double>() + d);
   }
   mean_norm_ = SpectralNorm(mean);
-  const at::Tensor solution = torch::linalg_solve(mean, -offset).contiguous();
+  const at::Tensor solution = at::linalg_solve(mean, -offset).contiguous();
   solution_.assign(solution.data_ptr<double>(), solution.data_ptr<double>() + d);
 }
 

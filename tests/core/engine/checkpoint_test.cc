@@ -1,5 +1,11 @@
 #include "core/engine/checkpoint.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -12,7 +18,6 @@
 
 #include "comm/thread_communicator.h"
 #include "core/base/file_io.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -24,8 +29,8 @@ using ::testing::HasSubstr;
 // What one rank trains: two parameters, state of every kind. `salt` makes it differ.
 struct Replica {
   explicit Replica(int rank, int salt) {
-    spec.model = {{"a.weight", torch::arange(12, torch::kFloat).reshape({3, 4}) * salt},
-                  {"b", torch::full({5}, 0.1 * salt, torch::kBFloat16)}};
+    spec.model = {{"a.weight", at::arange(12, at::kFloat).reshape({3, 4}) * salt},
+                  {"b", at::full({5}, 0.1 * salt, at::kBFloat16)}};
     spec.state = &state;
     spec.config_hash = "00000000c0ffee00";
     spec.simd = "AVX2";
@@ -51,7 +56,7 @@ struct Replica {
 
 bool SameBits(const Replica& a, const Replica& b) {
   for (size_t i = 0; i < a.spec.model.size(); ++i) {
-    if (!torch::equal(a.spec.model[i].second, b.spec.model[i].second)) return false;
+    if (!at::equal(a.spec.model[i].second, b.spec.model[i].second)) return false;
   }
   bool same = true;
   a.state.ForEach([&](const std::string& name, const StateSlot& slot) {
@@ -265,7 +270,7 @@ TEST_F(Checkpoint, RefusesWhatIsNoCheckpoint) {
 TEST_F(Checkpoint, RefusesAnotherModelAndNamesTheDifferences) {
   Save(2, 10);
   const Loaded loaded = Load(2, run_, [](Replica& fresh) {
-    fresh.spec.model = {{"a.weight", torch::zeros({4, 4})}, {"c", torch::zeros({5})}};
+    fresh.spec.model = {{"a.weight", at::zeros({4, 4})}, {"c", at::zeros({5})}};
   });
   EXPECT_EQ(ExitCode(loaded.status), 3);
   const std::string message(loaded.status.message());

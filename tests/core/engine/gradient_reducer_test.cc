@@ -1,5 +1,13 @@
 #include "core/engine/gradient_reducer.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -64,10 +72,10 @@ TEST(GradientReducer, TheMeanOfDenseGradientsIsExact) {
     RunRanks(n, [&](Communicator& comm) {
       ReducerRank rank(comm, {});
       rank.reducer->ZeroGradients();
-      at::Tensor loss = torch::zeros({});
+      at::Tensor loss = at::zeros({});
       for (const auto& [name, parameter] : rank.model.parameters()) {
         // Gradient 6 * (rank + 1) * k: sums and thirds of them are whole numbers.
-        const at::Tensor k = torch::arange(parameter.numel()).view(parameter.sizes());
+        const at::Tensor k = at::arange(parameter.numel()).view(parameter.sizes());
         loss = loss + (parameter * k * (6.0 * (comm.rank() + 1))).sum();
       }
       rank.reducer->Arm(0);
@@ -75,8 +83,8 @@ TEST(GradientReducer, TheMeanOfDenseGradientsIsExact) {
       EXPECT_TRUE(rank.Finish().finite);
       const double mean = 6.0 * (n + 1) / 2;
       for (const auto& [name, parameter] : rank.model.parameters()) {
-        const at::Tensor k = torch::arange(parameter.numel()).view(parameter.sizes());
-        EXPECT_TRUE(torch::equal(parameter.grad(), (k * mean).to(torch::kFloat)))
+        const at::Tensor k = at::arange(parameter.numel()).view(parameter.sizes());
+        EXPECT_TRUE(at::equal(parameter.grad(), (k * mean).to(at::kFloat)))
             << name << " at " << n << " ranks";
       }
     });
@@ -118,11 +126,11 @@ TEST(GradientReducer, BucketsAndOverlapDoNotChangeABit) {
 
 GradientReducer::NamedTensors OddParameters() {
   const auto make = [](std::vector<int64_t> shape, at::ScalarType type) {
-    return torch::zeros(shape, torch::dtype(type)).requires_grad_();
+    return at::zeros(shape, at::dtype(type)).requires_grad_();
   };
-  return {{"bf16", make({40, 10}, torch::kBFloat16)}, {"none", make({0}, torch::kFloat)},
-          {"fp64", make({20, 15}, torch::kDouble)},   {"one", make({1}, torch::kFloat)},
-          {"fp16", make({17}, torch::kHalf)},         {"fp32", make({9, 11}, torch::kFloat)}};
+  return {{"bf16", make({40, 10}, at::kBFloat16)}, {"none", make({0}, at::kFloat)},
+          {"fp64", make({20, 15}, at::kDouble)},   {"one", make({1}, at::kFloat)},
+          {"fp16", make({17}, at::kHalf)},         {"fp32", make({9, 11}, at::kFloat)}};
 }
 
 TEST(GradientReducer, EveryTypeAndSizeGoesThrough) {
@@ -140,19 +148,19 @@ TEST(GradientReducer, EveryTypeAndSizeGoesThrough) {
             ReducerRank rank(comm, setup, OddParameters());
             for (uint64_t step = 0; step < 3; ++step) {
               rank.reducer->ZeroGradients();
-              at::Tensor loss = torch::zeros({}, torch::kDouble);
+              at::Tensor loss = at::zeros({}, at::kDouble);
               for (const auto& [name, p] : rank.parameters) {
                 // Gradients 3 * (rank + 1) * k with k in -4 .. 4: exact in every type.
-                const at::Tensor k = torch::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
-                loss = loss + (p.to(torch::kDouble) * k * (3.0 * (comm.rank() + 1))).sum();
+                const at::Tensor k = at::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
+                loss = loss + (p.to(at::kDouble) * k * (3.0 * (comm.rank() + 1))).sum();
               }
               rank.reducer->Arm(step);
               loss.backward();
               EXPECT_TRUE(rank.Finish().finite);
               if (setup.compressor != "none") continue;
               for (const auto& [name, p] : rank.parameters) {
-                const at::Tensor k = torch::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
-                EXPECT_TRUE(torch::equal(p.grad().to(torch::kDouble), k * 1.5 * (n + 1))) << name;
+                const at::Tensor k = at::arange(p.numel()).view(p.sizes()).remainder(9) - 4;
+                EXPECT_TRUE(at::equal(p.grad().to(at::kDouble), k * 1.5 * (n + 1))) << name;
               }
             }
             of_ranks[static_cast<size_t>(comm.rank())] = rank.GradientBits();
@@ -187,12 +195,12 @@ TEST(GradientReducer, TheEstimateIsTheMeanOfTheRanksEstimatesInHalfPrecisionToo)
         const StateSlot* found = rank.bag.Find(std::string("feedback/w/") + name);
         TW_CHECK(found != nullptr);
         EXPECT_EQ(found->view.dtype, DType::kF32);
-        return torch::from_blob(found->view.data, {32, 16}).clone();
+        return at::from_blob(found->view.data, {32, 16}).clone();
       };
       own[static_cast<size_t>(comm.rank())] = slot("h");
       mean[static_cast<size_t>(comm.rank())] = slot("H");
     });
-    EXPECT_TRUE(torch::equal(mean[0], mean[1]));
+    EXPECT_TRUE(at::equal(mean[0], mean[1]));
     EXPECT_GT(mean[0].abs().max().item<double>(), 0.1);
     EXPECT_LT((mean[0] - (own[0] + own[1]) / 2).abs().max().item<double>(), 1e-6) << type;
   }
@@ -231,7 +239,7 @@ TEST(GradientReducer, AParameterWithoutAGradientCountsAsZeroAndIsNamedOnce) {
       rank.reducer->Arm(2);
       loss.backward();
       rank.Finish();
-      EXPECT_TRUE(torch::equal(rank.model.spare.grad(), torch::full({12, 12}, 2.0f)));
+      EXPECT_TRUE(at::equal(rank.model.spare.grad(), at::full({12, 12}, 2.0f)));
     });
   }
 }
@@ -255,7 +263,7 @@ TEST(GradientReducer, AccumulationExchangesTheSumOnce) {
     for (size_t i = 0; i < 5; ++i) {
       const at::Tensor a = whole.model.parameters()[i].second.grad();
       const at::Tensor b = parts.model.parameters()[i].second.grad();
-      EXPECT_TRUE(torch::allclose(a, b, 1e-5, 1e-7)) << i;
+      EXPECT_TRUE(at::allclose(a, b, 1e-5, 1e-7)) << i;
     }
   });
 }
@@ -307,13 +315,13 @@ TEST(GradientReducer, AGradientTheUserReplacedIsTakenOver) {
     const void* home = replaced.model.w1.grad().data_ptr();
     replaced.reducer->ZeroGradients();
     replaced.model.w1.mutable_grad() = at::Tensor();  // as zero_grad(set_to_none) does
-    replaced.model.tok.mutable_grad() = torch::zeros({24, 16});
+    replaced.model.tok.mutable_grad() = at::zeros({24, 16});
     replaced.reducer->Arm(0);
     replaced.model.Loss(comm.rank(), 0).backward();
     replaced.Finish();
     EXPECT_EQ(replaced.model.w1.grad().data_ptr(), home);
     EXPECT_EQ(replaced.GradientBits(), plain.GradientBits());
-    EXPECT_TRUE(torch::equal(replaced.model.tok.grad(), plain.model.tok.grad()));
+    EXPECT_TRUE(at::equal(replaced.model.tok.grad(), plain.model.tok.grad()));
   });
 }
 

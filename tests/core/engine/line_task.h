@@ -1,6 +1,13 @@
 #pragma once
 // A task small enough for tests of whole runs, and a sink that keeps what it gets.
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/zeros.h>
 #include <limits>
 #include <string>
 #include <utility>
@@ -28,9 +35,8 @@ class LineTask : public Task {
       const int64_t sample = (rank_ * accumulate_ + micro) * batch_ + i;
       rows.push_back(Numbers({1, 12}, 1000 + step * 64 + static_cast<uint64_t>(sample), 1.0));
     }
-    const at::Tensor x = torch::cat(rows);
-    at::Tensor loss =
-        torch::mse_loss(torch::linear(x, weight, bias), torch::matmul(x, truth_.t()) + 0.5);
+    const at::Tensor x = at::cat(rows);
+    at::Tensor loss = at::mse_loss(at::linear(x, weight, bias), at::matmul(x, truth_.t()) + 0.5);
     if (static_cast<int64_t>(step) >= bad_from && rank_ == 0) {
       loss = loss * std::numeric_limits<float>::quiet_NaN();
     }
@@ -43,7 +49,7 @@ class LineTask : public Task {
   Status SaveWeights(const std::string&) const override { return OkStatus(); }
 
   at::Tensor weight = Numbers({8, 12}, 1, 0.2).requires_grad_();
-  at::Tensor bias = torch::zeros({8}, torch::requires_grad());
+  at::Tensor bias = at::zeros({8}).requires_grad_();
   int64_t bad_from = std::numeric_limits<int64_t>::max();
 
  private:

@@ -1,5 +1,7 @@
 // What the way from a gradient to its estimate takes from the heap.
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -51,7 +53,7 @@ GradientReducer::NamedTensors Parameters() {
   GradientReducer::NamedTensors out;
   for (int64_t i = 0; i < kParameters; ++i) {
     out.emplace_back("blocks." + std::to_string(i) + ".a_long_name.weight",
-                     torch::zeros({kRows, kCols}).requires_grad_());
+                     at::zeros({kRows, kCols}).requires_grad_());
   }
   return out;
 }

@@ -2,6 +2,15 @@
 // One rank of a gradient reducer under test: a small model with a tied embedding, plan, lane, state
 // and reducer. Ranks are threads of a thread group; backward runs on the rank's own thread.
 
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/tanh.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -12,7 +21,6 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/engine/gradient_reducer.h"
-#include "core/nn/torch.h"
 #include "tests/comm/thread_group.h"
 #include "tests/core/engine/engine_parts.h"
 
@@ -20,7 +28,7 @@ namespace tw {
 
 // Uniform in [-scale, scale), a pure function of `stream`.
 inline at::Tensor Numbers(std::vector<int64_t> shape, uint64_t stream, double scale) {
-  at::Tensor out = torch::empty(shape);
+  at::Tensor out = at::empty(shape);
   const RngStream rng = RngStream::Of(11, RngPurpose::kTest, stream, 0, 0);
   float* p = out.data_ptr<float>();
   for (int64_t i = 0; i < out.numel(); ++i) {
@@ -43,10 +51,10 @@ struct TiedModel {
   // `spare` stays out of the graph.
   at::Tensor Loss(int rank, uint64_t step) const {
     const uint64_t batch = 100 + step * 16 + static_cast<uint64_t>(rank);
-    const at::Tensor ids = ((Numbers({20}, batch, 1.0) + 1) * 12).to(torch::kLong).clamp(0, 23);
-    const at::Tensor x = torch::embedding(tok, ids);
-    const at::Tensor h = torch::linear(torch::tanh(torch::linear(x, w1, b1)), w2);
-    return torch::cross_entropy_loss(torch::linear(h, tok), ids.roll(1));
+    const at::Tensor ids = ((Numbers({20}, batch, 1.0) + 1) * 12).to(at::kLong).clamp(0, 23);
+    const at::Tensor x = at::embedding(tok, ids);
+    const at::Tensor h = at::linear(at::tanh(at::linear(x, w1, b1)), w2);
+    return at::cross_entropy_loss(at::linear(h, tok), ids.roll(1));
   }
 };
 
@@ -98,7 +106,7 @@ class ReducerRank {
     return *outcome;
   }
   void Descend() {
-    torch::NoGradGuard no_grad;
+    at::NoGradGuard no_grad;
     for (const auto& [name, parameter] : parameters) {
       parameter.sub_(parameter.grad(), 0.5);
     }

@@ -1,8 +1,15 @@
 #include "core/engine/tensor_memory.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
 #include <gtest/gtest.h>
-
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -21,12 +28,12 @@ class TensorMemory : public ::testing::Test {
 };
 
 TEST_F(TensorMemory, CountsTheVeryBytesOfATensor) {
-  at::Tensor a = torch::empty({1000, 3});
+  at::Tensor a = at::empty({1000, 3});
   EXPECT_EQ(live(), 12000);
   at::Tensor view = a.view({3000});
-  at::Tensor none = torch::empty({0});
+  at::Tensor none = at::empty({0});
   EXPECT_EQ(live(), 12000);
-  at::Tensor b = a.to(torch::kBFloat16);
+  at::Tensor b = a.to(at::kBFloat16);
   EXPECT_EQ(live(), 18000);
   a = at::Tensor();
   EXPECT_EQ(live(), 18000);  // the view still holds it
@@ -37,7 +44,7 @@ TEST_F(TensorMemory, CountsTheVeryBytesOfATensor) {
 }
 
 TEST_F(TensorMemory, PeakOutlivesTheTensorUntilReset) {
-  { at::Tensor a = torch::empty({1 << 20}); }
+  { at::Tensor a = at::empty({1 << 20}); }
   EXPECT_EQ(live(), 0);
   EXPECT_EQ(peak(), 4 << 20);
   ResetPeakTensorBytes();
@@ -45,11 +52,11 @@ TEST_F(TensorMemory, PeakOutlivesTheTensorUntilReset) {
 }
 
 TEST_F(TensorMemory, SeesTemporariesInsideAnOperator) {
-  const at::Tensor x = torch::rand({1, 4, 256, 16});
+  const at::Tensor x = at::rand({1, 4, 256, 16});
   ResetPeakTensorBytes();
   const int64_t held = live();
   {
-    const at::Tensor y = torch::softmax(torch::matmul(x, x.transpose(-2, -1)), -1).sum();
+    const at::Tensor y = at::softmax(at::matmul(x, x.transpose(-2, -1)), -1).sum();
     EXPECT_GE(peak() - held, 2 * 4 * 256 * 256 * 4);  // scores and probabilities, never named here
   }
   EXPECT_EQ(live(), held);
@@ -57,16 +64,16 @@ TEST_F(TensorMemory, SeesTemporariesInsideAnOperator) {
 
 TEST_F(TensorMemory, AlignsDataAsLibTorchExpects) {
   for (int64_t numel : {1, 3, 17, 1000}) {
-    const at::Tensor a = torch::empty({numel});
+    const at::Tensor a = at::empty({numel});
     EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data_ptr()) % 64, 0u);
   }
 }
 
 TEST_F(TensorMemory, BackwardThroughConvolutionGeluAndAttentionLeavesNothingBehind) {
   {
-    const at::Tensor w = torch::rand({4, 2, 3, 3}, torch::requires_grad());
-    at::Tensor y = torch::gelu(torch::conv2d(torch::rand({2, 2, 8, 8}), w, {}, 1, 1), "tanh");
-    y = torch::scaled_dot_product_attention(y, y, y);
+    const at::Tensor w = at::rand({4, 2, 3, 3}).requires_grad_();
+    at::Tensor y = at::gelu(at::conv2d(at::rand({2, 2, 8, 8}), w, {}, 1, 1), "tanh");
+    y = at::scaled_dot_product_attention(y, y, y);
     y.sum().backward();
     EXPECT_GT(live(), 0);
   }
@@ -74,7 +81,7 @@ TEST_F(TensorMemory, BackwardThroughConvolutionGeluAndAttentionLeavesNothingBehi
 }
 
 TEST_F(TensorMemory, ResizeFreesTheOldStorage) {
-  at::Tensor a = torch::empty({100});
+  at::Tensor a = at::empty({100});
   a.resize_({1000});
   EXPECT_EQ(live(), 4000);
 }

@@ -1,5 +1,7 @@
 // What the times of a step count, held against its timeline.
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

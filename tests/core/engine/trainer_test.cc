@@ -1,5 +1,10 @@
 #include "core/engine/trainer.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -245,7 +250,7 @@ TEST(Trainer, AccumulationEqualsOneLargeBatch) {
   parts.batch = 4;
   parts.options.accumulate = 2;
   const Result a = Train(1, large), b = Train(1, parts);
-  EXPECT_TRUE(torch::allclose(a.weight, b.weight, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(a.weight, b.weight, 1e-5, 1e-6));
   EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
   EXPECT_EQ(a.summary.tokens, b.summary.tokens);
   EXPECT_GT((a.weight - a.first_weight).abs().max().item<double>(), 1e-2);
@@ -257,7 +262,7 @@ TEST(Trainer, TwoRanksEqualOneWithTheWholeBatch) {
   RunSetup half;
   half.batch = 4;
   const Result a = Train(1, whole), b = Train(2, half);
-  EXPECT_TRUE(torch::allclose(a.weight, b.weight, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(a.weight, b.weight, 1e-5, 1e-6));
   EXPECT_NEAR(a.summary.final_loss, b.summary.final_loss, 1e-5);
 }
 
@@ -279,7 +284,7 @@ class ThrowingTask : public LineTask {
  public:
   ThrowingTask() : LineTask(0, 4, 1) {}
   at::Tensor Loss(uint64_t, int64_t) override {
-    return torch::matmul(torch::zeros({2, 3}), torch::zeros({2, 3}));
+    return at::matmul(at::zeros({2, 3}), at::zeros({2, 3}));
   }
 };
 

@@ -1,5 +1,17 @@
 #include "core/nn/head_loss.h"
 
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros_like.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -17,10 +29,10 @@ struct Case {
   at::Tensor hidden, weight, labels;
 
   Case(const Shape& s, int64_t ignored_every = 0) {
-    torch::manual_seed(3);
-    hidden = torch::randn({s.rows, s.width}).requires_grad_();
-    weight = (torch::randn({s.vocab, s.width}) * 0.3).requires_grad_();
-    labels = torch::randint(s.vocab, {s.rows}, torch::kLong);
+    at::manual_seed(3);
+    hidden = at::randn({s.rows, s.width}).requires_grad_();
+    weight = (at::randn({s.vocab, s.width}) * 0.3).requires_grad_();
+    labels = at::randint(s.vocab, {s.rows}, at::kLong);
     if (ignored_every) {
       for (int64_t i = 0; i < s.rows; i += ignored_every) labels[i] = kIgnoredLabel;
     }
@@ -48,7 +60,7 @@ at::Tensor Plain(const Case& c) {
 
 void ExpectClose(const at::Tensor& a, const at::Tensor& b, double rtol, double atol) {
   ASSERT_EQ(a.sizes(), b.sizes());
-  EXPECT_TRUE(torch::allclose(a, b, rtol, atol))
+  EXPECT_TRUE(at::allclose(a, b, rtol, atol))
       << "largest difference " << (a - b).abs().max().item<double>() << " beside "
       << b.abs().max().item<double>();
 }
@@ -96,8 +108,8 @@ TEST(HeadLoss, OfNoLabelIsNanWithoutAGradientAsInPyTorch) {
       return HeadLoss(k.hidden, k.weight, k.labels, {2, recompute});
     });
     EXPECT_TRUE(std::isnan(ours.loss));
-    EXPECT_TRUE(torch::equal(ours.dh, plain.dh));
-    EXPECT_TRUE(torch::equal(ours.dw, plain.dw));
+    EXPECT_TRUE(at::equal(ours.dh, plain.dh));
+    EXPECT_TRUE(at::equal(ours.dw, plain.dw));
   }
 }
 
@@ -132,7 +144,7 @@ TEST(HeadLoss, OnlyWhatRequiresAGradientGetsOne) {
 TEST(HeadLoss, WithoutAGraphGivesTheSameLoss) {
   const Case c({77, 8, 600}, 5);
   const double with = HeadLoss(c.hidden, c.weight, c.labels, {4}).item<double>();
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   const at::Tensor without = HeadLoss(c.hidden, c.weight, c.labels, {4});
   EXPECT_NEAR(without.item<double>(), with, 1e-6 * with);
   EXPECT_FALSE(without.requires_grad());
@@ -199,7 +211,7 @@ TEST(HeadLoss, ThreadsDoNotChangeTheLoss) {
 TEST(HeadLoss, ExtraPeakIsAFractionOfThePlainOne) {
   InstallTensorMemoryCounter();
   const Case c({1024, 64, 32000});
-  c.weight.mutable_grad() = torch::zeros_like(c.weight);
+  c.weight.mutable_grad() = at::zeros_like(c.weight);
   const auto extra = [&](const std::function<at::Tensor()>& loss) {
     c.hidden.mutable_grad() = at::Tensor();
     const int64_t before = LiveTensorBytes();

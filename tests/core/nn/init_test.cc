@@ -1,12 +1,15 @@
 #include "core/nn/init.h"
 
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
-#include "core/nn/torch.h"
 
 namespace tw {
 namespace {
@@ -28,9 +31,9 @@ TEST(InitNormal, IsBoxMullerOverPhilox) {
 }
 
 TEST(InitNormal, HasTheMomentsOfTheNormalDistribution) {
-  const at::Tensor w = torch::empty({1000003});
+  const at::Tensor w = at::empty({1000003});
   InitNormal(1, "w", 2.0, w);
-  const at::Tensor x = w.to(torch::kDouble) / 2;
+  const at::Tensor x = w.to(at::kDouble) / 2;
   EXPECT_NEAR(x.mean().item<double>(), 0, 0.005);
   EXPECT_NEAR(x.square().mean().item<double>(), 1, 0.008);
   EXPECT_NEAR(x.pow(4).mean().item<double>(), 3, 0.06);
@@ -38,9 +41,9 @@ TEST(InitNormal, HasTheMomentsOfTheNormalDistribution) {
 }
 
 TEST(InitNormal, DependsOnSeedAndNameButNotOnTheShapeOrTheGlobalGenerator) {
-  const at::Tensor a = torch::empty({6, 5}), b = torch::empty({30});
+  const at::Tensor a = at::empty({6, 5}), b = at::empty({30});
   InitNormal(1, "w", 1, a);
-  torch::manual_seed(99);
+  at::manual_seed(99);
   InitNormal(1, "w", 1, b);
   EXPECT_TRUE(a.flatten().equal(b));
   InitNormal(1, "v", 1, b);
@@ -51,7 +54,7 @@ TEST(InitNormal, DependsOnSeedAndNameButNotOnTheShapeOrTheGlobalGenerator) {
 
 // The bits every machine must get: weights are part of a run's identity.
 TEST(InitNormal, KeepsItsBits) {
-  const at::Tensor w = torch::empty({10000});
+  const at::Tensor w = at::empty({10000});
   InitNormal(1, "tok.weight", 0.02, w);
   const auto* bytes = static_cast<const uint8_t*>(w.data_ptr());
   EXPECT_EQ(Hex64(Hash64(ByteSpan(bytes, 40000))), "ea744187ae0777c0");

@@ -1,6 +1,13 @@
 #include "core/nn/safetensors/safetensors.h"
-#include "core/nn/torch.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -43,13 +50,13 @@ std::string OpenError(const TempFolder& dir, const std::string& bytes) {
 
 NamedTensors AllKinds() {
   NamedTensors out;
-  const at::Tensor x = torch::arange(6).view({2, 3});
+  const at::Tensor x = at::arange(6).view({2, 3});
   for (auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt,
                      at::kShort, at::kChar, at::kByte, at::kBool}) {
     out.emplace_back(std::string("t.") + c10::toString(dtype), x.to(dtype));
   }
-  out.emplace_back("scalar", torch::tensor(1.5));
-  out.emplace_back("empty", torch::empty({0, 4}));
+  out.emplace_back("scalar", at::tensor(1.5));
+  out.emplace_back("empty", at::empty({0, 4}));
   return out;
 }
 
@@ -73,8 +80,7 @@ TEST(Safetensors, RoundTripKeepsEveryDtypeShapeAndByte) {
 TEST(Safetensors, WritesTheBytesOfTheFormat) {
   const TempFolder dir;
   ASSERT_TRUE(
-      WriteSafetensors(dir.Path("f"), {{"b", torch::tensor({1.0f})}, {"a", torch::tensor({2.0f})}})
-          .ok());
+      WriteSafetensors(dir.Path("f"), {{"b", at::tensor({1.0f})}, {"a", at::tensor({2.0f})}}).ok());
   const std::string json =
       R"({"a":{"data_offsets":[0,4],"dtype":"F32","shape":[1]},"b":{"data_offsets":[4,8],"dtype":"F32","shape":[1]}})";
   std::string padded = json;
@@ -103,7 +109,7 @@ TEST(Safetensors, AlignsEveryTensorToItsElementSize) {
 
 TEST(Safetensors, WritesNonContiguousTensorsRowByRow) {
   const TempFolder dir;
-  const at::Tensor x = torch::arange(6, torch::kFloat).view({2, 3}).t();
+  const at::Tensor x = at::arange(6, at::kFloat).view({2, 3}).t();
   ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"x", x}}).ok());
   const auto file = SafetensorsFile::Open(dir.Path("f"));
   ASSERT_TRUE(file.ok());
@@ -112,11 +118,11 @@ TEST(Safetensors, WritesNonContiguousTensorsRowByRow) {
 
 TEST(Safetensors, AFailedWriteLeavesTheOldFileAndNoTemporaryOne) {
   const TempFolder dir;
-  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"x", torch::ones({2})}}).ok());
+  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"x", at::ones({2})}}).ok());
   const std::string before = ReadAll(dir.Path("f"));
-  EXPECT_FALSE(WriteSafetensors(dir.Path("f"), {{"x", torch::ones({2}, at::kComplexFloat)}}).ok());
+  EXPECT_FALSE(WriteSafetensors(dir.Path("f"), {{"x", at::ones({2}, at::kComplexFloat)}}).ok());
   EXPECT_EQ(ReadAll(dir.Path("f")), before);
-  EXPECT_EQ(FaultOf(WriteSafetensors(dir.Path("no/such/folder/f"), {{"x", torch::ones({2})}})),
+  EXPECT_EQ(FaultOf(WriteSafetensors(dir.Path("no/such/folder/f"), {{"x", at::ones({2})}})),
             Fault::kData);
   size_t files = 0;
   for ([[maybe_unused]] const auto& item : std::filesystem::directory_iterator(dir.Path("")))
@@ -203,21 +209,20 @@ TEST(Safetensors, SurvivesFlippedAndCutBytes) {
 
 TEST(LoadSafetensors, CopiesInPlaceAndConvertsFloats) {
   const TempFolder dir;
-  ASSERT_TRUE(
-      WriteSafetensors(dir.Path("f"), {{"w", torch::tensor({1.0, 2.5}, at::kBFloat16)}}).ok());
-  const at::Tensor w = torch::zeros({2}).requires_grad_();
+  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"w", at::tensor({1.0, 2.5}, at::kBFloat16)}}).ok());
+  const at::Tensor w = at::zeros({2}).requires_grad_();
   const void* address = w.data_ptr();
   ASSERT_TRUE(LoadSafetensors(dir.Path("f"), {{"w", w}}).ok());
   EXPECT_EQ(w.data_ptr(), address);
   EXPECT_EQ(w.scalar_type(), at::kFloat);
-  EXPECT_TRUE(w.equal(torch::tensor({1.0f, 2.5f})));
+  EXPECT_TRUE(w.equal(at::tensor({1.0f, 2.5f})));
 }
 
 TEST(LoadSafetensors, TakesATiedNameBesidesOrInsteadOfItsTarget) {
   const TempFolder dir;
   const std::map<std::string, std::string> tied = {{"head.weight", "tok.weight"}};
-  const at::Tensor one = torch::ones({2}), two = torch::full({2}, 2.0f);
-  const at::Tensor w = torch::zeros({2});
+  const at::Tensor one = at::ones({2}), two = at::full({2}, 2.0f);
+  const at::Tensor w = at::zeros({2});
   ASSERT_TRUE(WriteSafetensors(dir.Path("both"), {{"tok.weight", one}, {"head.weight", one}}).ok());
   EXPECT_FALSE(LoadSafetensors(dir.Path("both"), {{"tok.weight", w}}).ok());
   ASSERT_TRUE(LoadSafetensors(dir.Path("both"), {{"tok.weight", w}}, tied).ok());
@@ -229,23 +234,23 @@ TEST(LoadSafetensors, TakesATiedNameBesidesOrInsteadOfItsTarget) {
 
 TEST(LoadSafetensors, ListsWhatDoesNotFitAndCopiesNothing) {
   const TempFolder dir;
-  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"a", torch::ones({2})},
-                                               {"b", torch::ones({2, 3})},
-                                               {"x.rotary_emb.inv_freq", torch::ones({2})},
-                                               {"e1", torch::ones({1})},
-                                               {"e2", torch::ones({1})},
-                                               {"e3", torch::ones({1})},
-                                               {"e4", torch::ones({1})}})
+  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"a", at::ones({2})},
+                                               {"b", at::ones({2, 3})},
+                                               {"x.rotary_emb.inv_freq", at::ones({2})},
+                                               {"e1", at::ones({1})},
+                                               {"e2", at::ones({1})},
+                                               {"e3", at::ones({1})},
+                                               {"e4", at::ones({1})}})
                   .ok());
-  const at::Tensor a = torch::zeros({2});
-  const Status status = LoadSafetensors(
-      dir.Path("f"), {{"a", a}, {"b", torch::zeros({3, 2})}, {"c", torch::zeros({1})}});
+  const at::Tensor a = at::zeros({2});
+  const Status status =
+      LoadSafetensors(dir.Path("f"), {{"a", a}, {"b", at::zeros({3, 2})}, {"c", at::zeros({1})}});
   EXPECT_EQ(FaultOf(status), Fault::kData);
   EXPECT_THAT(
       std::string(status.message()),
       AllOf(HasSubstr("missing: c"), HasSubstr("not in the model: e1, e2, e3 and 1 more"),
             HasSubstr("b is [2, 3] in the file, [3, 2] in the model"), Not(HasSubstr("inv_freq"))));
-  EXPECT_TRUE(a.equal(torch::zeros({2})));
+  EXPECT_TRUE(a.equal(at::zeros({2})));
 }
 
 }  // namespace
