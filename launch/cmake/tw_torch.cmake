@@ -19,6 +19,8 @@ endif()
 message(STATUS "LibTorch: ${TORCH_DIR}")
 
 add_library(tw_torch INTERFACE)
+# Without it every header of an operator brings those of all of them.
+target_compile_definitions(tw_torch INTERFACE AT_PER_OPERATOR_HEADERS)
 target_include_directories(tw_torch SYSTEM INTERFACE
   "${TORCH_DIR}/include" "${TORCH_DIR}/include/torch/csrc/api/include")
 target_link_libraries(tw_torch INTERFACE "${TORCH_DIR}/lib/libtorch_cpu.so" "${TORCH_DIR}/lib/libc10.so")
