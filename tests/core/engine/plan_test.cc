@@ -141,8 +141,7 @@ TEST_F(PlanTest, FeedbackThatNeedsAContractionIsRefusedWhereThereIsNone) {
                 AllOf(HasSubstr("tok.weight this one loses 7 times its square"),
                       HasSubstr("these feedbacks work: diana, none;")));
     Refusal("unbiased_lowrank", feedback, {{"rank", int64_t{16}}});
-    EXPECT_TRUE(
-        Build({Rule("*", "unbiased_lowrank", feedback, {{"rank", int64_t{17}}})}).ok());
+    EXPECT_TRUE(Build({Rule("*", "unbiased_lowrank", feedback, {{"rank", int64_t{17}}})}).ok());
     EXPECT_THAT(Refusal("randk", feedback, unbiased), HasSubstr("loses 3 times its square"));
     EXPECT_TRUE(Build({Rule("*", "randk", feedback, {{"ratio", 0.25}})}).ok());
   }
