@@ -209,7 +209,8 @@ TEST(Safetensors, SurvivesFlippedAndCutBytes) {
 
 TEST(LoadSafetensors, CopiesInPlaceAndConvertsFloats) {
   const TempFolder dir;
-  ASSERT_TRUE(WriteSafetensors(dir.Path("f"), {{"w", at::tensor({1.0, 2.5}, at::kBFloat16)}}).ok());
+  ASSERT_TRUE(
+      WriteSafetensors(dir.Path("f"), {{"w", at::tensor({1.0, 2.5}).to(at::kBFloat16)}}).ok());
   const at::Tensor w = at::zeros({2}).requires_grad_();
   const void* address = w.data_ptr();
   ASSERT_TRUE(LoadSafetensors(dir.Path("f"), {{"w", w}}).ok());
