@@ -139,6 +139,36 @@ TEST(EControl, TheErrorFollowsThePapersRecursion) {
   }
 }
 
+// x - gamma * mean e takes plain gradient steps: x - gamma * mean e == x0 - gamma * sum mean g. The
+// gradients follow x, so that what drives the identity is the method's own path.
+TEST(EControl, TheVirtualIterateTakesPlainGradientSteps) {
+  const double gamma = 0.1;
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    for (const std::string init : {"gradient", "zero"}) {
+      Setting s("econtrol", {{"eta", "0.05"}, {"init", init}}, dtype);
+      Vector x(kNumel, 1.0), plain = x;
+      for (uint64_t step = 0; step < 60; ++step) {
+        auto grads = RandomGradients(3, kNumel, step);
+        for (size_t r = 0; r < 3; ++r) {
+          for (size_t i = 0; i < x.size(); ++i) {
+            grads[r][i] += 0.25 * static_cast<double>(r + 1) * x[i];
+          }
+        }
+        const Vector estimate = s.ranks.Step(grads), mean = MeanOf(grads);
+        const Vector e = s.ranks.mean_state("e");
+        Vector shifted = x;
+        for (size_t i = 0; i < x.size(); ++i) {
+          x[i] -= gamma * estimate[i];
+          plain[i] -= gamma * mean[i];
+          shifted[i] = x[i] - gamma * e[i];
+        }
+        ASSERT_LT(Distance(shifted, plain), 1e-5) << DTypeName(dtype) << " " << init << " " << step;
+      }
+      EXPECT_GT(Distance(x, plain), 0.1);  // the iterate itself does not
+    }
+  }
+}
+
 TEST(EControl, WithEtaZeroIsEf21BitForBitAndKeepsNoError) {
   for (const DType dtype : {DType::kF32, DType::kF64}) {
     Setting a("econtrol", {{"eta", "0"}}, dtype), b("ef21", {}, dtype);
