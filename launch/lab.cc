@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
 #include "core/data/file.h"
+#include "core/data/libsvm.h"
 #include "core/engine/catch_torch.h"
 #include "launch/commands.h"
 #include "launch/lab/lab_plots.h"
@@ -83,9 +84,9 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
     const std::string value = word.substr(equals + 1);
     if (key == "out" && !value.empty()) {
       a.options.out = value;
-    } else if (key == "images") {
+    } else if (key == "images" && !value.empty()) {
       a.options.images = value;
-    } else if (key == "rows") {
+    } else if (key == "rows" && !value.empty()) {
       a.options.rows = value;
     } else if (key == "plot" && (value == "yes" || value == "no")) {
       a.plot = value == "yes";
@@ -94,8 +95,11 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
           a.options.seeds > 1000) {
         return ConfigError("lab: " + word + ": a number in [1, 1000] is expected");
       }
-    } else if (key == "out" || key == "plot") {
-      return ConfigError("lab: " + word + ": " + (key == "out" ? "a folder" : "yes or no") +
+    } else if (key == "out" || key == "images" || key == "rows" || key == "plot") {
+      return ConfigError("lab: " + word + ": " +
+                         (key == "plot"   ? "yes or no"
+                          : key == "rows" ? "a file"
+                                          : "a folder") +
                          " is expected");
     } else {
       return ConfigError("lab: " + word + ": there is no such key" +
@@ -118,6 +122,12 @@ Status CheckFiles(const LabArguments& a, bool writes) {
     std::ifstream file(a.options.rows);
     if (IsFolder(a.options.rows) || !file) {
       return DataError("lab: rows=" + a.options.rows + ": there is no such file to read");
+    }
+    const auto rows = CatchTorch([&] { return ReadLibsvm(a.options.rows); });
+    TW_RETURN_IF_ERROR(Annotate(rows.status(), "lab: rows=" + a.options.rows));
+    if (rows->classes != 2) {
+      return DataError("lab: rows=" + a.options.rows + ": 2 classes are expected, not " +
+                       std::to_string(rows->classes));
     }
   }
   if (!a.options.images.empty() && !IsFolder(a.options.images)) {
@@ -195,6 +205,7 @@ class LabSession {
     record.error = std::string(status.message());
     record.claims = lab.claims();
     record.curves = lab.curves();
+    record.plot = lab.plot();
     took_rows_ = took_rows_ || lab.took_rows();
     took_images_ = took_images_ || lab.took_images();
     progress_.End(record);
