@@ -1,6 +1,7 @@
 """An experiment of the lab: error against rounds, uplink and all that is sent, from its curves.csv. The line is the median over seeds, the
 band all of them; a column of panels for each of the three, a row for each variant."""
 import csv
+import json
 import math
 import os
 import statistics
@@ -45,13 +46,26 @@ class Series:
                                 min(values), max(values)))
 
 
-def read(path):
-    """({label: Series}, metric, number of tuning series) of the first metric of each series."""
+def plot_of(folder):
+    """What claims.json wants drawn: metric, from_start, lines, training."""
+    try:
+        with open(os.path.join(folder, "claims.json"), encoding="utf-8") as file:
+            wanted = json.load(file).get("plot", {})
+    except (OSError, ValueError, AttributeError):
+        wanted = {}
+    return {"metric": "", "from_start": False, "lines": [], "training": False, **wanted}
+
+
+def read(path, wanted="", from_start=False):
+    """({label: Series}, metric, number of tuning series) of the metric `wanted`, or of the first one of each series. from_start: less
+    what each seed had at its first point."""
     series, metrics = {}, {}
     try:
         with open(path, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 label = row["series"]
+                if wanted and row["metric"] != wanted and math.isfinite(float(row["value"])):
+                    continue
                 if metrics.setdefault(label, row["metric"]) != row["metric"]:
                     continue
                 one, value = series.setdefault(label, Series(label)), float(row["value"])
@@ -64,23 +78,30 @@ def read(path):
         die(3, f"{path}: {fault.strerror}")
     except (ValueError, KeyError, TypeError):
         die(3, f"{path} is not the curves.csv of an experiment")
+    if wanted and not any(run for one in series.values() for run in one.runs.values()):
+        die(3, f"{path} has no metric {wanted}")
+    if from_start:
+        for one in series.values():
+            one.runs = {seed: [(*p[:3], p[3] - run[0][3]) for p in run] for seed, run in one.runs.items()}
     shown = {label: one for label, one in series.items() if not one.variant.startswith("tuning")}
     if not shown:
         shown = series
     # Two ends without a middle are no curve.
     shown = {label: one for label, one in shown.items() if max(map(len, one.runs.values())) > 2 - one.diverged}
     names = {metrics[label] for label in shown}
-    return shown, " or ".join(sorted(names)).replace("_", " "), len(series) - len(shown)
+    metric = " or ".join(sorted(names)).replace("_", " ")
+    return shown, metric + (", less that of the start" if from_start else ""), len(series) - len(shown)
 
 
 def rows_of(series):
-    """[(title, {name in the legend: Series})]: everything in one row, or a row for each variant."""
+    """[(title, {name in the legend: Series})]: everything in one row, or a row for each variant. What has no variant is in each of them."""
     variants = {}
     for one in series.values():
         variants.setdefault(one.variant, {})[one.method] = one
     if len(series) <= ROW_LIMIT or len(variants) == 1 or max(len(row) for row in variants.values()) == 1:
         return [("", series)]
-    return list(variants.items())
+    common = variants.pop("", {}) if len(variants) > 1 else {}
+    return [(title, {**common, **row}) for title, row in variants.items()]
 
 
 def bit_unit(largest):
@@ -95,14 +116,14 @@ def limits(row):
     values = [v for one in row.values() for point in one.points for v in point[3:]]
     starts = [one.points[0][3] for one in row.values() if one.points]
     positive = [v for v in values if v > 0]
-    if not positive or min(values) < 0 or max(positive) < 10 * min(positive):
+    if not positive or min(values) < 0 or max(positive) < 3 * min(positive):
         return False, None, None
     top = min(max(positive), 1e3 * max(starts)) if max(starts) > 0 else max(positive)
     low = max(min(positive), 1e-24 * top)
     return True, low / 2, 2 * top
 
 
-def draw_panel(axes, row, styles, column, error):
+def draw_panel(axes, row, styles, column, error, wanted):
     log_y, low, high = error
     ends = [one.points[-1][column] for one in row.values() if one.points]
     unit, scale = ("", 1.0) if column == 0 else bit_unit(max(ends, default=0))
@@ -133,14 +154,19 @@ def draw_panel(axes, row, styles, column, error):
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
     else:
         axes.xaxis.get_major_locator().set_params(nbins=5)
-    axes.set_xlabel(["rounds", f"uplink of all clients ({unit})", f"sent in all, both ways ({unit})"][column])
+    for line in wanted["lines"]:
+        axes.axhline(line, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    turn, senders = ("steps", "payloads of all ranks") if wanted["training"] else ("rounds", "uplink of all clients")
+    both = f"sent by all ranks ({unit})" if wanted["training"] else f"sent in all, both ways ({unit})"
+    axes.set_xlabel([turn, f"{senders} ({unit})", both][column])
     plain(axes)
     axes.grid(True, which="major", color=GRID, linewidth=0.8)
 
 
 def draw(pyplot, folder, out):
     """Draws folder/curves.csv; False where it has nothing to draw."""
-    series, metric, left_out = read(os.path.join(folder, "curves.csv"))
+    wanted = plot_of(folder)
+    series, metric, left_out = read(os.path.join(folder, "curves.csv"), wanted["metric"], wanted["from_start"])
     if not series:
         return False
     name = os.path.basename(os.path.normpath(folder))
@@ -164,7 +190,7 @@ def draw(pyplot, folder, out):
     for (title, row), line in zip(rows, panels):
         error = limits(row)
         for column, axes in zip(columns, line):
-            draw_panel(axes, row, styles, column, error)
+            draw_panel(axes, row, styles, column, error, wanted)
         line[0].set_ylabel(metric)
         if title:
             line[0].set_title(title, fontsize=10, loc="left")
