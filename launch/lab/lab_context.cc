@@ -40,6 +40,18 @@ std::vector<TensorSpec> SpecsOf(const Problem& problem) {
   return {problem.parameters().begin(), problem.parameters().end()};
 }
 
+double MeanOf(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double StdOf(const std::vector<double>& values) {
+  if (values.size() < 2) return 0;
+  const double mean = MeanOf(values);
+  double sum = 0;
+  for (const double v : values) sum += (v - mean) * (v - mean);
+  return std::sqrt(sum / static_cast<double>(values.size() - 1));
+}
+
 }  // namespace
 
 struct LabContext::Method {
@@ -163,61 +175,118 @@ StatusOr<Curve> LabContext::Run(const LabRun& run) {
   return curve;
 }
 
+// What is claimed of a number.
+struct LabContext::Limits {
+  double low = -kInfinity, high = kInfinity;
+  bool strict = true;
+
+  bool Hold(double v) const {
+    if (std::isnan(v)) return false;
+    return strict ? v > low && v < high : v >= low && v <= high;
+  }
+  // Larger is worse.
+  double Badness(double v) const {
+    if (std::isnan(v)) return kInfinity;
+    if (low == -kInfinity) return v;
+    return high == kInfinity ? -v : std::abs(v - (low + high) / 2);
+  }
+  double Worst(const std::vector<double>& values) const {
+    double worst = values[0];
+    for (const double v : values) {
+      if (Badness(v) > Badness(worst)) worst = v;
+    }
+    return worst;
+  }
+  std::string Text() const {
+    if (low == -kInfinity) return absl::StrFormat(strict ? "< %g" : "<= %g", high);
+    if (high == kInfinity) return absl::StrFormat(strict ? "> %g" : ">= %g", low);
+    return absl::StrFormat("in [%g, %g]", low, high);
+  }
+};
+
 void LabContext::Below(const std::string& claim, const std::vector<double>& values, double limit) {
-  Within(claim, values, -kInfinity, limit);
+  Judge(claim, values, {.high = limit}, kMean);
 }
 
 void LabContext::Above(const std::string& claim, const std::vector<double>& values, double limit) {
-  Within(claim, values, limit, kInfinity);
+  Judge(claim, values, {.low = limit}, kMean);
+}
+
+void LabContext::AtLeast(const std::string& claim, const std::vector<double>& values,
+                         double limit) {
+  Judge(claim, values, {.low = limit, .strict = false}, kMean);
 }
 
 void LabContext::Within(const std::string& claim, const std::vector<double>& values, double low,
                         double high) {
+  Judge(claim, values, {low, high, /*strict=*/false}, kMean);
+}
+
+void LabContext::Always(const std::string& claim, const std::vector<double>& values, double low,
+                        double high) {
+  Judge(claim, values, {low, high, /*strict=*/false}, kEverySeed);
+}
+
+void LabContext::Judge(const std::string& claim, const std::vector<double>& values,
+                       const Limits& limits, const char* of) {
+  if (tell_only_) return Report(claim, values);
   TW_CHECK(!values.empty());
-  Claim made;
-  made.claim = claim;
-  made.values = values;
-  made.seeds = SeedsOf(values.size());
-  made.pass = true;
-  const double middle = low == -kInfinity   ? -kInfinity
-                        : high == kInfinity ? kInfinity
-                                            : (low + high) / 2;
-  const auto badness = [&](double v) {
-    if (std::isnan(v)) return kInfinity;
-    return std::isinf(middle) ? (middle < 0 ? v : -v) : std::abs(v - middle);
-  };
-  made.measured = values[0];
-  for (const double v : values) {
-    // One-sided limits are strict.
-    const bool holds = (low == -kInfinity || (high == kInfinity ? v > low : v >= low)) &&
-                       (high == kInfinity || (low == -kInfinity ? v < high : v <= high)) &&
-                       !std::isnan(v);
-    made.pass = made.pass && holds;
-    if (badness(v) > badness(made.measured)) made.measured = v;
+  const int seeds = SeedsOf(values.size());
+  // Several values a seed: of what each stands for, over the seeds.
+  const size_t kinds = values.size() / static_cast<size_t>(seeds);
+  std::vector<double> means, stds;
+  for (size_t kind = 0; kind < kinds; ++kind) {
+    std::vector<double> own;
+    for (size_t i = kind; i < values.size(); i += kinds) own.push_back(values[i]);
+    means.push_back(MeanOf(own));
+    stds.push_back(StdOf(own));
   }
-  made.threshold = low == -kInfinity   ? absl::StrFormat("< %g", high)
-                   : high == kInfinity ? absl::StrFormat("> %g", low)
-                                       : absl::StrFormat("in [%g, %g]", low, high);
-  claims_.push_back(std::move(made));
+  const double mean = limits.Worst(means), worst = limits.Worst(values);
+  const bool every = of == std::string(kEverySeed);
+  const size_t shown =
+      static_cast<size_t>(std::find_if(means.begin(), means.end(),
+                                       [&](double v) { return v == mean || std::isnan(v); }) -
+                          means.begin());
+  claims_.push_back({.claim = claim,
+                     .measured = every ? worst : mean,
+                     .threshold = limits.Text(),
+                     .pass = limits.Hold(every ? worst : mean),
+                     .seeds = seeds,
+                     .values = values,
+                     .of = of,
+                     .std = stds[shown],
+                     .worst = worst});
 }
 
 void LabContext::Report(const std::string& what, const std::vector<double>& values) {
   TW_CHECK(!values.empty());
-  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
   claims_.push_back({.claim = what,
-                     .measured = sum / static_cast<double>(values.size()),
+                     .measured = MeanOf(values),
                      .threshold = kReported,
                      .pass = true,
                      .seeds = SeedsOf(values.size()),
-                     .values = values});
+                     .values = values,
+                     .std = StdOf(values)});
+}
+
+void LabContext::ReportMedian(const std::string& what, const std::vector<double>& values) {
+  Report(what, values);
+  std::vector<double> sorted = values;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t half = sorted.size() / 2;
+  claims_.back().measured =
+      sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  claims_.back().of = kMedian;
 }
 
 int LabContext::SeedsOf(size_t num_values) const {
-  return static_cast<int>(last_seeds_ == 0 ? num_values : std::min(last_seeds_, num_values));
+  const bool whole = last_seeds_ > 0 && num_values % last_seeds_ == 0;
+  return static_cast<int>(whole ? last_seeds_ : num_values);
 }
 
 void LabContext::DoesNotHoldHere(const std::string& why) {
   TW_CHECK(!claims_.empty());
+  if (tell_only_) return;
   claims_.back().does_not_hold = why;
 }
 

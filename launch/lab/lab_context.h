@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,18 +66,32 @@ struct Curve {
 // The threshold of what is told and not judged.
 inline constexpr char kReported[] = "reported";
 
+// What of the seeds is judged, or told: Claim::of.
+inline constexpr char kMean[] = "mean", kEverySeed[] = "every seed", kMedian[] = "median";
+
 struct Claim {
   std::string claim;
-  double measured = 0;    // the worst of `values`; their mean where it is a report
-  std::string threshold;  // "< 1e-10", in [8, 12]
+  double measured = 0;    // what `of` says of `values`
+  std::string threshold;  // "< 1e-10", ">= 20", "in [8, 12]"
   bool pass = false;
   int seeds = 1;
   std::string does_not_hold;   // not empty: a claim known not to hold at this scale, and why
   std::vector<double> values;  // in the order of the seeds; several a seed where a claim has them
+  std::string of = kMean;
+  double std = 0;               // over the seeds, of a sample; 0 of one
+  std::optional<double> worst;  // of `values`; none where nothing is judged
 
   bool judged() const { return threshold != kReported; }
   // PASS, FAIL, "does not hold here" or "reported".
   std::string verdict() const;
+};
+
+// What of the curves is drawn, where it is not their first metric as it is.
+struct LabPlot {
+  std::string metric;         // empty: each curve's first
+  bool from_start = false;    // the difference from each run's first point
+  std::vector<double> lines;  // values of the metric that claims speak of
+  bool training = false;      // steps of ranks in place of rounds of clients; Train() sets it
 };
 
 struct LabOptions {
@@ -121,13 +136,22 @@ class LabContext {
   // The fleet of the last run, for invariants.
   const Fleet& fleet() const;
 
-  // Claims over seeds: all must hold; the worst is what is shown. NaN never passes. `seeds` of a
-  // claim are those of the last seeds(), or as many as there are values.
+  // Claims over seeds: their mean must hold, as the protocol of all experiments has it; the worst
+  // value and the standard deviation are shown beside it. Where `values` has several a seed (seed
+  // by seed, e.g. of several problems), the mean of each must hold, and the worst of these is what
+  // is shown. NaN never passes. `seeds` of a claim are those of the last seeds(), or as many as
+  // there are values.
   void Below(const std::string& claim, const std::vector<double>& values, double limit);
   void Above(const std::string& claim, const std::vector<double>& values, double limit);
   void Within(const std::string& claim, const std::vector<double>& values, double low, double high);
-  // Told, not judged: the mean.
+  void AtLeast(const std::string& claim, const std::vector<double>& values, double limit);
+  // For what a method promises of every run, and not of the average one: each value is judged.
+  void Always(const std::string& claim, const std::vector<double>& values, double low, double high);
+  // Told, not judged: the mean, or the median where some may be infinite.
   void Report(const std::string& what, const std::vector<double>& values);
+  void ReportMedian(const std::string& what, const std::vector<double>& values);
+  // From here on claims are told and not judged: their thresholds are for other data.
+  void TellOnly() { tell_only_ = true; }
   void Add(Claim claim) { claims_.push_back(std::move(claim)); }
   // The last claim is not expected to hold at this scale; says why.
   void DoesNotHoldHere(const std::string& why);
@@ -137,9 +161,14 @@ class LabContext {
   const std::vector<std::string>& warnings() const { return warnings_; }
   const std::vector<Claim>& claims() const { return claims_; }
   const std::vector<Curve>& curves() const { return curves_; }
+  LabPlot& plot() { return plot_; }
 
  private:
   struct Method;
+  struct Limits;
+
+  void Judge(const std::string& claim, const std::vector<double>& values, const Limits& limits,
+             const char* of);
 
   int SeedsOf(size_t num_values) const;
   void NoteWarnings(const LabRun& run);
@@ -153,6 +182,8 @@ class LabContext {
   std::vector<std::string> warnings_;
   std::vector<Claim> claims_;
   std::vector<Curve> curves_;
+  LabPlot plot_;
+  bool tell_only_ = false;
   std::unique_ptr<Method> method_;
 };
 

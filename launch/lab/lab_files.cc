@@ -83,12 +83,15 @@ Json ClaimJson(const LabRecord& record, const Claim& claim) {
   Json out = {{"experiment", record.name},
               {"claim", claim.claim},
               {"measured", Number(claim.measured)},
+              {"of", claim.of},
+              {"std", Number(claim.std)},
               {"threshold", claim.threshold},
               {"pass", claim.pass},
               {"verdict", claim.verdict()},
               {"seeds", claim.seeds},
               {"values", Numbers(ValuesOf(claim))},
               {"seconds", record.seconds}};
+  if (claim.worst) out["worst"] = Number(*claim.worst);
   if (!claim.does_not_hold.empty()) out["does_not_hold_here"] = claim.does_not_hold;
   return out;
 }
@@ -103,6 +106,10 @@ Json RecordJson(const LabRecord& record) {
               {"seconds", record.seconds},
               {"date", Now()}};
   if (!record.error.empty()) out["error"] = record.error;
+  out["plot"] = {{"metric", record.plot.metric},
+                 {"from_start", record.plot.from_start},
+                 {"lines", Numbers(record.plot.lines)},
+                 {"training", record.plot.training}};
   out["claims"] = Json::array();
   for (const Claim& claim : record.claims) {
     Json row = ClaimJson(record, claim);
@@ -115,7 +122,8 @@ Json RecordJson(const LabRecord& record) {
 
 std::string ClaimsCsv(const LabRecord& record) {
   std::string out =
-      "experiment,claim,paper,arxiv,threshold,measured,values,verdict,why,seeds,seconds,command\n";
+      "experiment,claim,paper,arxiv,threshold,measured,of,std,worst,values,verdict,why,seeds,"
+      "seconds,command\n";
   const std::string command = LabCommand(record.name, record.options, record.ranks);
   for (const Claim& c : record.claims) {
     const auto print = [](std::string* text, double v) { absl::StrAppendFormat(text, "%.17g", v); };
@@ -125,6 +133,9 @@ std::string ClaimsCsv(const LabRecord& record) {
                                           record.info.arxiv,
                                           c.threshold,
                                           absl::StrFormat("%.17g", c.measured),
+                                          c.of,
+                                          absl::StrFormat("%.17g", c.std),
+                                          c.worst ? absl::StrFormat("%.17g", *c.worst) : "",
                                           absl::StrJoin(ValuesOf(c), " ", print),
                                           c.verdict(),
                                           c.does_not_hold,

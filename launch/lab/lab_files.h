@@ -22,6 +22,7 @@ struct LabRecord {
   std::string error;  // not empty: it could not run
   std::vector<Claim> claims;
   std::vector<Curve> curves;
+  LabPlot plot;
 };
 
 // As many seeds as a run has that is not told how many.

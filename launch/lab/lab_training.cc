@@ -289,6 +289,7 @@ StatusOr<Trained> LabContext::Train(const LabTraining& training) {
   }
   TW_RETURN_IF_ERROR(mine.status());
   curves_.push_back(mine->curve);
+  plot_.training = true;
   return mine;
 }
 

@@ -115,11 +115,14 @@ std::string ClaimTable(const LabRecord& record) {
       record.info.arxiv.empty() ? "" : " (arXiv " + record.info.arxiv + ")", record.seconds);
   if (!record.error.empty()) out += "  could not run: " + record.error + "\n";
   for (const Claim& c : record.claims) {
-    absl::StrAppendFormat(&out, "  %-18s  %12.5g  %-16s  %-8s  %s\n", c.verdict(), c.measured,
-                          c.judged() ? c.threshold : "",
-                          Count(static_cast<size_t>(c.seeds), "seed"), c.claim);
+    const std::string spread = c.seeds > 1 ? absl::StrFormat("+- %.2g", c.std) : "";
+    const std::string worst = c.seeds > 1 && c.worst ? absl::StrFormat("worst %.4g", *c.worst) : "";
+    absl::StrAppendFormat(&out, "  %-18s  %12.5g %-10s  %-16s  %-16s  %-8s  %s%s\n", c.verdict(),
+                          c.measured, spread, c.judged() ? c.threshold : "", worst,
+                          Count(static_cast<size_t>(c.seeds), "seed"), c.claim,
+                          c.of == kMean ? "" : " (" + c.of + ")");
     if (!c.pass && !c.does_not_hold.empty()) {
-      absl::StrAppendFormat(&out, "%64s%s\n", "", c.does_not_hold);
+      absl::StrAppendFormat(&out, "%93s%s\n", "", c.does_not_hold);
     }
   }
   return out;

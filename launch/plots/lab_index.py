@@ -59,6 +59,20 @@ def short(value):
     return text(value) if isinstance(value, str) else f"{value:.4g}"
 
 
+def spread(claim):
+    """Over the seeds; nothing of one."""
+    return f"± {short(claim['std'])}" if claim.get("seeds", 1) > 1 and isinstance(claim.get("std"), (int, float)) else ""
+
+
+def worst(claim):
+    return short(claim["worst"]) if claim.get("seeds", 1) > 1 and "worst" in claim else ""
+
+
+def what(claim):
+    """The claim, and what of the seeds was judged or told where it is not their mean."""
+    return claim["claim"] + ("" if claim.get("of", "mean") == "mean" else f" ({claim['of']})")
+
+
 def seeds_of(claim):
     values = claim["values"]
     if len(values) == 1:
@@ -120,14 +134,14 @@ def section(record):
     if "error" in record:
         out.append(f'<p class="FAIL">Could not run: {text(record["error"])}</p>')
     if record["claims"]:
-        out.append('<div class="scroll"><table><tr><th>verdict</th><th>claim</th><th class="n">measured</th><th>wanted</th><th>each seed</th></tr>')
+        out.append('<div class="scroll"><table><tr><th>verdict</th><th>claim</th><th class="n">measured</th><th class="n">std</th><th class="n">worst</th><th>wanted</th><th>each seed</th></tr>')
         styles = dict(VERDICTS)
         for claim in record["claims"]:
             why = claim.get("does_not_hold_here", "")
             why = f'<br><span class="dim">{text(why)}</span>' if why and not claim.get("pass") else ""
             wanted = "" if claim["verdict"] == "reported" else text(claim["threshold"])
-            out.append(f'<tr><td class="v {styles.get(claim["verdict"], "not")}">{text(claim["verdict"])}</td><td>{text(claim["claim"])}{why}</td>'
-                       f'<td class="n">{short(claim["measured"])}</td><td>{wanted}</td><td class="dim">{seeds_of(claim)}</td></tr>')
+            out.append(f'<tr><td class="v {styles.get(claim["verdict"], "not")}">{text(claim["verdict"])}</td><td>{text(what(claim))}{why}</td>'
+                       f'<td class="n">{short(claim["measured"])}</td><td class="n">{spread(claim)}</td><td class="n">{worst(claim)}</td><td>{wanted}</td><td class="dim">{seeds_of(claim)}</td></tr>')
         out.append("</table></div>")
     out.append(inline(os.path.join(record["folder"], "plot.svg")))
     return "\n".join(out) + "</section>"
@@ -142,7 +156,7 @@ def write(folder, records):
     page = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>tightwire lab</title><style>{style}</style></head><body>", "<h1>tightwire lab</h1>",
             f"<p>{len(records)} experiments, {claims} claims: {counts(records)}</p>",
-            '<p class="dim">Measured is the worst seed. A claim that does not hold here is known not to hold at this scale; its row says why.</p>',
+            '<p class="dim">Measured is the mean over the seeds, and that is judged; beside it the standard deviation and the worst value. A claim with several problems is as bad as the worst of their means. "(every seed)": each value is judged. A claim that does not hold here is known not to hold at this scale; its row says why.</p>',
             '<div class="scroll"><table><tr><th>experiment</th><th>verdicts</th><th>paper</th><th class="n">time</th></tr>', *rows, "</table></div>",
             *[section(record) for record in records], "</body></html>"]
     path = os.path.join(folder, "index.html")

@@ -101,7 +101,10 @@ TEST_F(LabFiles, ClaimsAreKeptWithWhatEachSeedMeasured) {
   EXPECT_EQ(json["quick"], false);
   ASSERT_EQ(json["claims"].size(), 4u);
   EXPECT_EQ(json["claims"][0]["verdict"], "PASS");
-  EXPECT_EQ(json["claims"][0]["measured"], 3);
+  EXPECT_EQ(json["claims"][0]["measured"], 2);
+  EXPECT_EQ(json["claims"][0]["of"], "mean");
+  EXPECT_EQ(json["claims"][0]["std"], 1);
+  EXPECT_EQ(json["claims"][0]["worst"], 3);
   EXPECT_EQ(json["claims"][0]["values"], Json({1.0, 2.0, 3.0}));
   EXPECT_EQ(json["claims"][0]["seeds"], 3);
   EXPECT_EQ(json["claims"][1]["verdict"], "FAIL");
@@ -109,17 +112,18 @@ TEST_F(LabFiles, ClaimsAreKeptWithWhatEachSeedMeasured) {
   EXPECT_EQ(json["claims"][2]["does_not_hold_here"], "seeds are small");
   EXPECT_EQ(json["claims"][3]["verdict"], "reported");
   EXPECT_EQ(json["claims"][3]["measured"], 2);  // the mean
+  EXPECT_FALSE(json["claims"][3].contains("worst"));
 
   std::istringstream rows(Text("test_mixed/claims.csv"));
   std::string line;
   std::getline(rows, line);
   EXPECT_EQ(line,
-            "experiment,claim,paper,arxiv,threshold,measured,values,verdict,why,seeds,seconds,"
-            "command");
+            "experiment,claim,paper,arxiv,threshold,measured,of,std,worst,values,verdict,why,seeds,"
+            "seconds,command");
   std::getline(rows, line);
   std::getline(rows, line);
-  EXPECT_EQ(line.rfind("test_mixed,\"big, and more\",\"Nobody, \"\"mixed\"\"\",0000.00000,> 10,1,"
-                       "1 2 3,FAIL,,3,",
+  EXPECT_EQ(line.rfind("test_mixed,\"big, and more\",\"Nobody, \"\"mixed\"\"\",0000.00000,> 10,2,"
+                       "mean,1,1,1 2 3,FAIL,,3,",
                        0),
             0u)
       << line;

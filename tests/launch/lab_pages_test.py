@@ -14,8 +14,10 @@ from plots import lab  # noqa: E402
 
 HAVE_MATPLOTLIB = subprocess.run(["/usr/bin/python3", "-c", "import matplotlib"], capture_output=True).returncode == 0
 
-CLAIMS = [{"claim": "sgd: |x - x*|", "measured": 1e-14, "threshold": "< 1e-10", "pass": True, "verdict": "PASS", "seeds": 3, "values": [1e-14, 2e-15, 3e-15]},
-          {"claim": "ef14", "measured": "inf", "threshold": "> 0.5", "pass": False, "verdict": "FAIL", "seeds": 3, "values": ["inf", 1.0, 1.0]},
+CLAIMS = [{"claim": "sgd: |x - x*|", "measured": 1e-14, "threshold": "< 1e-10", "pass": True, "verdict": "PASS", "seeds": 3, "values": [1e-14, 2e-15, 3e-15],
+           "of": "mean", "std": 6.7e-15, "worst": 2e-14},
+          {"claim": "ef14", "measured": "inf", "threshold": "> 0.5", "pass": False, "verdict": "FAIL", "seeds": 3, "values": ["inf", 1.0, 1.0],
+           "of": "every seed", "std": "nan", "worst": "inf"},
           {"claim": "<b>ours</b>", "measured": 0.834567, "threshold": "< 0.5", "pass": False, "verdict": "does not hold here", "seeds": 1, "values": [0.834567],
            "does_not_hold_here": "too small"},
           {"claim": "MB", "measured": 8.3, "threshold": "reported", "pass": True, "verdict": "reported", "seeds": 1, "values": [8.3]}]
@@ -75,6 +77,28 @@ class LabPages(unittest.TestCase):
                          [(f"zeta {zeta}", ["ef14", "ef21", "econtrol"]) for zeta in (0, 1, 10)])
         few = dict(list(series.items())[:6])
         self.assertEqual(lab.rows_of(few), [("", few)])
+
+    def test_what_has_no_variant_is_in_every_row(self):
+        self.experiment("x", [("sgd", 1, [4, 2, 1])] + [(f"{method}, top-k {k} %", 1, [4, 2, 1]) for k in (1, 10) for method in ("a", "b", "c")])
+        series, _, _ = lab.read(self.path("lab/x/curves.csv"))
+        self.assertEqual([(title, list(row)) for title, row in lab.rows_of(series)],
+                         [("top-k 1 %", ["sgd", "a", "b", "c"]), ("top-k 10 %", ["sgd", "a", "b", "c"])])
+
+    def test_an_experiment_says_what_is_drawn_of_it(self):
+        curves = [("a", 1, [8, 4, 2]), ("a", 2, [6, 5, "inf"])]
+        self.experiment("x", curves)
+        self.assertEqual(lab.plot_of(self.path("lab/x"))["metric"], "")
+        self.experiment("x", curves, plot={"metric": "loss", "from_start": True, "lines": [0.5], "training": True})
+        wanted = lab.plot_of(self.path("lab/x"))
+        self.assertEqual(wanted, {"metric": "loss", "from_start": True, "lines": [0.5], "training": True})
+        series, metric, _ = lab.read(self.path("lab/x/curves.csv"), wanted["metric"], wanted["from_start"])
+        self.assertEqual(metric, "loss, less that of the start")
+        self.assertEqual([p[3] for p in series["a"].runs["1"]], [0, -4, -6])
+        self.assertTrue(series["a"].diverged)
+        series["a"].prepare()
+        self.assertEqual(lab.limits(series), (False, None, None))
+        with self.assertRaises(SystemExit):
+            lab.read(self.path("lab/x/curves.csv"), "nothing of this name")
 
     @unittest.skipUnless(HAVE_MATPLOTLIB, "no matplotlib")
     def test_pictures_and_index_page_are_whole(self):
@@ -137,8 +161,9 @@ class LabPages(unittest.TestCase):
         self.assertIn("y is left aside: a quick run", out)
         page = self.read("docs/reproductions.md")
         self.assertTrue(page.startswith("before\n") and page.endswith("after\n"))
-        for part in ("| sgd: \\|x - x*\\| | < 1e-10 | 1e-14 | 3 | PASS |", "| ef14 | > 0.5 | inf | 3 | FAIL |", "| MB |  | 8.3 | 1 | reported |",
-                     "| <b>ours</b> | < 0.5 | 0.8346 | 1 | does not hold here: too small |", "`tightwire lab run x`", "[2311.05645](https://arxiv.org/abs/2311.05645), [1901.09269](https://arxiv.org/abs/1901.09269)", "| y | | | not yet run | |"):
+        for part in ("| sgd: \\|x - x*\\| | < 1e-10 | 1e-14 | ± 6.7e-15 | 2e-14 | 3 | PASS |", "| ef14 (every seed) | > 0.5 | inf |  | inf | 3 | FAIL |",
+                     "| MB |  | 8.3 |  |  | 1 | reported |",
+                     "| <b>ours</b> | < 0.5 | 0.8346 |  |  | 1 | does not hold here: too small |", "`tightwire lab run x`", "[2311.05645](https://arxiv.org/abs/2311.05645), [1901.09269](https://arxiv.org/abs/1901.09269)", "| y | | | not yet run | |"):
             self.assertIn(part, page)
         self.assertNotIn("gone", page)
         self.assertEqual(self.reproductions("--check")[0], 0)

@@ -81,33 +81,79 @@ TEST(Lab, RefusesWhatItDoesNotKnow) {
   EXPECT_NE(message("list", {"econtrol_lqs"}).find("did you mean"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "plot=maybe"}).find("yes or no"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "out="}).find("a folder"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "rows="}).find("a file"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "images="}).find("a folder"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "seeds=0"}).find("[1, 1000]"), std::string::npos);
 }
 
-TEST(Lab, ClaimsShowTheWorstSeedAndNaNNeverPasses) {
+TEST(Lab, ClaimsAreOnTheMeanOverSeedsAndNaNNeverPasses) {
   RunRanks(1, [](Communicator& comm) {
     LabContext lab({}, &comm, nullptr);
-    EXPECT_EQ(lab.seeds().size(), 3u);
     EXPECT_EQ(lab.seeds(5).size(), 5u);
-    lab.Below("a", {1, 3, 2}, 4);
-    lab.Below("b", {1, 4, 2}, 4);
+    EXPECT_EQ(lab.seeds().size(), 3u);
+    struct Case {
+      double measured, worst;
+      bool pass;
+      std::string threshold;
+    };
+    std::vector<Case> wanted;
+    const auto expect = [&](double measured, double worst, bool pass, const char* threshold) {
+      wanted.push_back({measured, worst, pass, threshold});
+    };
+    lab.Below("a", {1, 3, 5}, 4);
+    expect(3, 5, true, "< 4");
+    lab.Below("b", {1, 9, 2}, 4);
+    expect(4, 9, false, "< 4");
     lab.Above("c", {5, 6}, 4);
-    lab.Within("d", {8, 12, 9}, 8, 12);
-    lab.Within("e", {8, 13}, 8, 12);
-    lab.Below("f", {1, std::nan("")}, 4);
-    lab.DoesNotHoldHere("because");
-    lab.Below("g", {INFINITY}, 4);
-    const std::vector<double> worst = {3, 4, 5, 8, 13};
-    const std::vector<bool> pass = {true, false, true, true, false, false, false};
-    for (size_t i = 0; i < pass.size(); ++i) {
-      EXPECT_EQ(lab.claims()[i].pass, pass[i]) << lab.claims()[i].claim;
-      if (i < worst.size()) {
-        EXPECT_EQ(lab.claims()[i].measured, worst[i]);
-      }
+    expect(5.5, 5, true, "> 4");
+    lab.Within("d", {8, 13, 9}, 8, 12);
+    expect(10, 13, true, "in [8, 12]");
+    lab.Within("e", {8, 18}, 8, 12);
+    expect(13, 18, false, "in [8, 12]");
+    lab.AtLeast("f", {20, 20}, 20);
+    expect(20, 20, true, ">= 20");
+    lab.Above("g", {20, 20}, 20);
+    expect(20, 20, false, "> 20");
+    lab.Always("h", {0, 1}, 0, 0.9);
+    expect(1, 1, false, "in [0, 0.9]");
+    // Two problems a seed: each has a mean of its own, and the worse one counts.
+    lab.Below("i", {1, 10, 2, 20, 3, 30}, 15);
+    expect(20, 30, false, "< 15");
+    lab.Below("j", {INFINITY, 1, 1}, 4);
+    expect(INFINITY, INFINITY, false, "< 4");
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const Claim& claim = lab.claims()[i];
+      EXPECT_EQ(claim.measured, wanted[i].measured) << claim.claim;
+      EXPECT_EQ(claim.worst, wanted[i].worst) << claim.claim;
+      EXPECT_EQ(claim.pass, wanted[i].pass) << claim.claim;
+      EXPECT_EQ(claim.threshold, wanted[i].threshold);
+      EXPECT_EQ(claim.of, claim.claim == "h" ? kEverySeed : kMean);
     }
-    EXPECT_TRUE(std::isnan(lab.claims()[5].measured));
-    EXPECT_EQ(lab.claims()[5].does_not_hold, "because");
-    EXPECT_EQ(lab.claims()[3].threshold, "in [8, 12]");
+    EXPECT_EQ(lab.claims()[0].std, 2);
+    EXPECT_EQ(lab.claims()[8].std, 10);
+    EXPECT_EQ(lab.claims()[8].seeds, 3);
+    lab.Below("k", {1, std::nan("")}, 4);
+    lab.DoesNotHoldHere("because");
+    EXPECT_TRUE(std::isnan(lab.claims().back().measured));
+    EXPECT_EQ(lab.claims().back().verdict(), "does not hold here");
+  });
+}
+
+TEST(Lab, WhatIsToldIsNotJudged) {
+  RunRanks(1, [](Communicator& comm) {
+    LabContext lab({}, &comm, nullptr);
+    lab.Report("a", {1, 2, 6});
+    EXPECT_EQ(lab.claims().back().measured, 3);
+    EXPECT_FALSE(lab.claims().back().worst.has_value());
+    lab.ReportMedian("b", {INFINITY, 1, 2});
+    EXPECT_EQ(lab.claims().back().measured, 2);
+    EXPECT_EQ(lab.claims().back().of, kMedian);
+    lab.TellOnly();  // thresholds are for other data
+    lab.Below("c", {9, 9}, 1);
+    lab.DoesNotHoldHere("because");
+    EXPECT_EQ(lab.claims().back().verdict(), kReported);
+    EXPECT_EQ(lab.claims().back().measured, 9);
+    EXPECT_EQ(lab.claims().back().does_not_hold, "");
   });
 }
 

@@ -6,23 +6,6 @@
 #include "absl/strings/str_format.h"
 
 namespace tw {
-namespace {
-
-// NaN, of runs that have diverged, never passes.
-bool JudgeMean(LabContext& lab, const std::string& claim, std::span<const double> a,
-               std::span<const double> b, const std::string& threshold,
-               const std::function<bool(double)>& holds) {
-  const double ratio = Mean(a) / Mean(b);
-  lab.Add({.claim = claim,
-           .measured = ratio,
-           .threshold = threshold,
-           .pass = holds(ratio),
-           .seeds = static_cast<int>(a.size()),
-           .values = Over(a, b)});
-  return holds(ratio);
-}
-
-}  // namespace
 
 std::string TunedRate::Note(size_t grid_size) const {
   std::string note = absl::StrFormat("lr %g", rate);
@@ -54,33 +37,49 @@ StatusOr<TunedRate> TuneRate(std::span<const double> grid,
 }
 
 StatusOr<TunedRuns> TrainTuned(LabContext& lab, const TunedTraining& method) {
-  const auto once = [&](double rate, uint64_t seed, const std::string& label) {
+  std::vector<TunedChoice> choices = method.choices;
+  if (choices.empty()) choices.emplace_back();
+  const auto once = [&](const TunedChoice& choice, double rate, uint64_t seed,
+                        const std::string& label) {
     LabTraining training{.label = label, .seed = seed, .ranks = method.ranks};
     training.settings = method.settings;
+    training.settings.insert(training.settings.end(), choice.settings.begin(),
+                             choice.settings.end());
     training.settings.push_back(absl::StrFormat("optimizer.lr=%g", rate));
     return lab.Train(training);
   };
   TunedRuns out;
-  out.rate.rate = method.untuned;
-  if (!lab.quick()) {
-    TW_ASSIGN_OR_RETURN(out.rate, TuneRate(method.grid, [&](double rate) -> StatusOr<double> {
-                          double sum = 0;
-                          for (int i = 0; i < method.tuning_seeds; ++i) {
-                            const uint64_t seed = kTuningSeed + static_cast<uint64_t>(i);
-                            TW_ASSIGN_OR_RETURN(const Trained run,
-                                                once(rate, seed, TuningLabel(method.label, rate)));
-                            sum += method.loss(run.curve);
-                          }
-                          return sum / method.tuning_seeds;
-                        }));
+  const TunedChoice* best = &choices[0];
+  out.rate = {.rate = method.untuned, .score = std::numeric_limits<double>::infinity()};
+  int diverged = 0;
+  for (const TunedChoice& choice : choices) {
+    if (lab.quick()) break;
+    const auto score = [&](double rate) -> StatusOr<double> {
+      double sum = 0;
+      for (int i = 0; i < method.tuning_seeds; ++i) {
+        std::string label = TuningLabel(method.label, rate);
+        if (!choice.note.empty()) label += " with " + choice.note;
+        TW_ASSIGN_OR_RETURN(const Trained run,
+                            once(choice, rate, kTuningSeed + static_cast<uint64_t>(i), label));
+        sum += method.loss(run.curve);
+      }
+      return sum / method.tuning_seeds;
+    };
+    TW_ASSIGN_OR_RETURN(const TunedRate tuned, TuneRate(method.grid, score));
+    diverged += tuned.diverged;
+    if (&choice != &choices[0] && !(tuned.score < out.rate.score)) continue;
+    out.rate = tuned;
+    best = &choice;
   }
+  out.rate.diverged = diverged;
   for (const uint64_t seed : lab.seeds(method.seeds)) {
-    TW_ASSIGN_OR_RETURN(Trained run, once(out.rate.rate, seed, method.label));
+    TW_ASSIGN_OR_RETURN(Trained run, once(*best, out.rate.rate, seed, method.label));
     out.losses.push_back(method.loss(run.curve));
     out.runs.push_back(std::move(run));
   }
-  const std::string note = lab.quick() ? absl::StrFormat("lr %g, untuned", method.untuned)
-                                       : out.rate.Note(method.grid.size());
+  std::string note = lab.quick() ? absl::StrFormat("lr %g, untuned", method.untuned)
+                                 : out.rate.Note(method.grid.size() * choices.size());
+  if (!best->note.empty()) note += ", " + best->note;
   lab.Report(method.label + " (" + note + "): final loss", out.losses);
   return out;
 }
@@ -99,14 +98,14 @@ std::vector<double> Over(std::span<const double> a, std::span<const double> b) {
 
 bool MeanBelow(LabContext& lab, const std::string& claim, std::span<const double> a,
                std::span<const double> b, double limit) {
-  return JudgeMean(lab, claim, a, b, absl::StrFormat("< %g", limit),
-                   [&](double ratio) { return ratio < limit; });
+  lab.Below(claim, Over(a, b), limit);
+  return lab.claims().back().pass;
 }
 
 bool MeanAbove(LabContext& lab, const std::string& claim, std::span<const double> a,
                std::span<const double> b, double limit) {
-  return JudgeMean(lab, claim, a, b, absl::StrFormat("> %g", limit),
-                   [&](double ratio) { return ratio > limit; });
+  lab.Above(claim, Over(a, b), limit);
+  return lab.claims().back().pass;
 }
 
 }  // namespace tw

@@ -32,6 +32,12 @@ std::string TuningLabel(const std::string& label, double rate);
 StatusOr<TunedRate> TuneRate(std::span<const double> grid,
                              const std::function<StatusOr<double>(double rate)>& score);
 
+// A setting that is tuned beside the rate: every one with every rate.
+struct TunedChoice {
+  std::string note;
+  std::vector<std::string> settings;
+};
+
 // A method of a comparison by lab.Train.
 struct TunedTraining {
   std::string label;                  // as LabRun's
@@ -39,12 +45,13 @@ struct TunedTraining {
   int ranks = 4;
   std::span<const double> grid;              // of optimizer.lr
   double untuned = 0.1;                      // in a quick run, which does not tune
+  std::vector<TunedChoice> choices;          // none: the rate alone; a quick run has the first
   int tuning_seeds = 1;                      // kTuningSeed and those after it; their mean counts
   int seeds = 1;                             // at least so many are reported, as lab.seeds()
   std::function<double(const Curve&)> loss;  // the final one: what is tuned and reported
 };
 struct TunedRuns {
-  TunedRate rate;
+  TunedRate rate;              // of the best choice
   std::vector<Trained> runs;   // one a seed
   std::vector<double> losses;  // theirs
 };
@@ -56,8 +63,7 @@ double Mean(std::span<const double> values);
 // a[s] / b[s].
 std::vector<double> Over(std::span<const double> a, std::span<const double> b);
 
-// Claims on means over seeds: mean(a) / mean(b) below, or above, `limit`. Their values are the
-// ratios by seed. True when it holds.
+// Claims on the mean over seeds of a[s] / b[s]. True when it holds.
 bool MeanBelow(LabContext& lab, const std::string& claim, std::span<const double> a,
                std::span<const double> b, double limit);
 bool MeanAbove(LabContext& lab, const std::string& claim, std::span<const double> a,
