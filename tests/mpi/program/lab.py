@@ -5,9 +5,9 @@ import os
 
 import harness
 
-# Error feedback with its H; codecs of two rounds; sampled clients with control variates.
-QUICK = ["naive_top1", "powersgd_warm_start", "scafcom_logistic"]
-SLOW = [*QUICK, "econtrol_lsq", "zeta_sweep", "zeta_noise", "eta_ablation"]
+# Error feedback with its H; codecs of two rounds; sampled clients with control variates; shared coins; neighbours on a ring.
+QUICK = ["naive_top1", "powersgd_warm_start", "scafcom_logistic", "diana_marina", "choco_consensus"]
+SLOW = [*QUICK, "masha_bilinear", "econtrol_lsq", "zeta_sweep", "zeta_noise", "eta_ablation"]
 
 
 class Lab(harness.ProgramTest):
@@ -42,14 +42,18 @@ class Lab(harness.ProgramTest):
         self.assertEqual(sorted(os.listdir(self.path("runs/lab/powersgd_warm_start"))), ["claims.csv", "claims.json", "curves.csv"])
 
     def test_wrong_words_and_files_have_one_line_and_their_code(self):
+        rows, three = self.write("rows.txt", "+1 1:1\nnonsense\n"), self.write("three.txt", "1 1:1\n2 1:1\n3 1:1\n")
         for words, code, needle in ((["econtrol_lqs"], 2, "did you mean econtrol_lsq"),
                                     (["econtrol_lsq", "--seeds", "0"], 2, r"seeds=0: a number in \[1, 1000\]"),
                                     (["econtrol_lsq", "--rows", "/nowhere/rows.txt"], 3, "/nowhere/rows.txt"),
+                                    (["econtrol_lsq", "rows="], 2, "rows=: a file is expected"),
+                                    (["all", f"rows={rows}"], 3, r"rows.txt:2: "),
+                                    (["all", f"rows={three}"], 3, "2 classes are expected, not 3"),
                                     (["econtrol_lsq", "--out", "/dev/null/lab"], 3, "/dev/null/lab")):
             for ranks in (None, 2):
                 with self.subTest(words=words, ranks=ranks):
                     self.one_line(self.lab(ranks, *words, code=code), needle)
-        self.assertEqual(os.listdir(self.folder), [])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["rows.txt", "three.txt"])
 
     def test_data_that_no_experiment_takes_is_named(self):
         rows = self.write("rows.txt", "+1 1:1\n-1 2:1\n")
