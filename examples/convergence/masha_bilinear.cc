@@ -10,9 +10,10 @@
 //   what has no reference point (rand-k extragradient, quantized SGDA, EF-SGDA) takes the best of
 //   eight steps c / L on a seed of its own; with --quick 0.01 / L, which was so found
 // Claims: both reach 1e-8 with fewer bytes up than extragradient, on a straight line in log error;
-// the others stall. Bytes down are dense but for "server" runs, and with them MASHA1 loses. A
-// server that sends top-k 25 % does not get there at MASHA2's step: natural, 9 bits a number, takes
-// its place.
+// rand-k extragradient, quantized SGDA and EF-SGDA stall above 0.1. The last two stall lower than
+// that at the best step of the grid: those rows say so, beside a weaker claim of 1e-3. Bytes down
+// are dense but for "server" runs, and with them MASHA1 loses. A server that sends top-k 25 % does
+// not get there at MASHA2's step: natural, 9 bits a number, takes its place.
 
 #include <cmath>
 #include <limits>
@@ -53,14 +54,14 @@ class MashaBilinear : public Experiment {
             "2110.03313",
             {"MASHA1, MASHA2: relative error 1e-8 in < 10000 rounds, log-linear",
              "MASHA1, MASHA2: fewer bytes up than extragradient",
-             "rand-k extragradient > 0.1; quantized SGDA, EF-SGDA stall > 1e-3",
+             "rand-k extragradient, quantized SGDA, EF-SGDA stall > 0.1 (and > 1e-3)",
              "MASHA1: more bytes in total than extragradient, fewer when the server compresses"},
-            60};
+            70};
   }
 
   Status Run(LabContext& lab) const override {
     std::vector<Score> eg, ogda, masha1, masha2, server1, server2;
-    for (const uint64_t seed : lab.seeds(3)) {
+    for (const uint64_t seed : lab.seeds(5)) {
       Saddle problem({.seed = seed});
       const double l = problem.L(), most = problem.MaxL();
       const auto run = [&](const std::string& label, double lr, const Settings& settings,
@@ -149,12 +150,11 @@ class MashaBilinear : public Experiment {
     struct Method {
       const char* label;
       Settings settings;
-      double limit;
     };
     const std::vector<Method> methods = {
-        {"rand-k extragradient", kRandK + Settings{"strategy.name=extragradient"}, 0.1},
-        {"quantized SGDA", {"compressor.name=qsgd", "compressor.levels=15"}, 1e-3},
-        {"EF-SGDA", kTopK, 1e-3}};
+        {"rand-k extragradient", kRandK + Settings{"strategy.name=extragradient"}},
+        {"quantized SGDA", {"compressor.name=qsgd", "compressor.levels=15"}},
+        {"EF-SGDA", kTopK}};
     const std::vector<double> grid = {0.9, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
     for (const Method& method : methods) {
       double best = grid[0], least = kInfinity;
@@ -170,16 +170,20 @@ class MashaBilinear : public Experiment {
       }
       const bool edge = best == grid.front() || best == grid.back();
       std::vector<double> last;
-      for (const uint64_t seed : lab.seeds(3)) {
+      for (const uint64_t seed : lab.seeds(5)) {
         Saddle problem({.seed = seed});
         TW_ASSIGN_OR_RETURN(const Score score,
                             OneRun(lab, &problem, method.label, seed, best / problem.L(),
                                    method.settings, {}, kRounds));
         last.push_back(score.last);
       }
-      lab.Above(absl::StrFormat("%s (step %g / L%s): relative error", method.label, best,
-                                edge ? ", grid's edge" : ""),
-                last, method.limit);
+      const std::string claim = absl::StrFormat("%s (step %g / L%s): relative error", method.label,
+                                                best, edge ? ", grid's edge" : "");
+      lab.Above(claim, last, 1e-3);
+      lab.Above(claim, last, 0.1);
+      if (!lab.claims().back().pass) {
+        lab.DoesNotHoldHere("at the best of eight steps it stalls lower, at the level measured");
+      }
     }
     return OkStatus();
   }

@@ -4,12 +4,14 @@
 //   784-64-10 network, 100 clients, 20 a round, 10 local steps, batch 32, theta one vector of
 //   50,890 SCAFCOM beta 0.2, Fed-EF: top-k 1 %;  SCALLION alpha 0.1: 4 bits, a norm every 512
 //   elements
-// Protocol. Every method gets the same grid: eta_l in {.003, .01, .03, .1} x eta_g in {1, 3}, 80
+// Protocol. Every method gets the same grid: eta_l in {.003, .01, .03, .1} x eta_g in {1, 3}, 50
 // rounds each, one seed apart from the reported ones, judged by the error on 6000 training pictures
-// that no client holds. Then 3 fresh seeds (of split, start, batches and codecs) of 320 rounds,
-// judged on the test pictures: score = mean of the last 5 evaluations, one every 10 rounds. A quick
+// that no client holds. Then 3 fresh seeds (of split, start, batches and codecs) of 800 rounds,
+// judged on the test pictures: score = mean of the last 5 evaluations, one every 20 rounds. A quick
 // run has no tuning (eta_l = 0.03, eta_g = 1), one seed and 40 rounds; it says what
-// is sent, and claims nothing on accuracy.
+// is sent, and claims nothing on accuracy. Bytes to an accuracy are the median over the seeds, of
+// which one that does not get there counts as infinite. A first run had 80 rounds of tuning and 320
+// of the reported seeds.
 // Uplink is compared with one dense vector and with the two that SCAFFOLD's paper sends.
 // Without Debian's dataset-fashion-mnist the pictures are synthetic, and the claims say so;
 // images=FOLDER takes those of another folder.
@@ -64,7 +66,7 @@ class ScafcomFashion : public Experiment {
             {"SCALLION with 4 bits sends at least 7 times less than one dense vector",
              "SCAFCOM with top-k 1 % sends at least 60 times less than one dense vector",
              "SCAFCOM, SCALLION: accuracy within 1 % of SCAFFOLD's, each tuned (verdict open)"},
-            450};
+            700};
   }
 
   Status Run(LabContext& lab) const override {
@@ -73,6 +75,7 @@ class ScafcomFashion : public Experiment {
     // Test pictures behind the training ones: positions name both.
     pictures.train.Append(pictures.test);
     const Work work{&lab, &pictures.train, num_train, pictures.name};
+    lab.plot().lines = {0.20, 0.17};  // the errors of 80 and 83 %
     std::vector<Reported> all;
     for (const Method& method : Methods()) {
       Steps steps;
@@ -133,7 +136,7 @@ class ScafcomFashion : public Experiment {
         const std::string label =
             absl::StrFormat("%s, tuning %g x %g", method.label, local, global);
         TW_ASSIGN_OR_RETURN(const Curve curve, OneRun(work, method, {local, global}, label,
-                                                      problem.get(), 80, kTuningSeed, 8));
+                                                      problem.get(), 50, kTuningSeed, 5));
         const double error = curve.tail(0.3);  // of the last 3 evaluations
         if (error < least) {
           least = error;
@@ -149,7 +152,7 @@ class ScafcomFashion : public Experiment {
     out.label =
         absl::StrFormat("%s (eta_l %g, eta_g %g%s)", method.label, steps.local, steps.global,
                         steps.local <= 0.003 || steps.local >= 0.1 ? ", grid's edge" : "");
-    const int64_t rounds = work.lab->quick() ? 40 : 320;
+    const int64_t rounds = work.lab->quick() ? 40 : 800;
     const auto labels =
         std::span<const int32_t>(work.images->labels).first(static_cast<size_t>(work.num_train));
     std::vector<int64_t> test;
@@ -158,8 +161,9 @@ class ScafcomFashion : public Experiment {
       TW_ASSIGN_OR_RETURN(auto clients, TwoClassClients(labels, kClients, seed));
       TW_ASSIGN_OR_RETURN(const auto problem,
                           ImageMlp::Create(work.images, std::move(clients), test, {.seed = seed}));
-      TW_ASSIGN_OR_RETURN(const Curve curve, OneRun(work, method, steps, method.label,
-                                                    problem.get(), rounds, seed, rounds / 10));
+      TW_ASSIGN_OR_RETURN(const Curve curve,
+                          OneRun(work, method, steps, method.label, problem.get(), rounds, seed,
+                                 work.lab->quick() ? 4 : rounds / 20));
       const double evaluations = static_cast<double>(curve.points.size());
       out.accuracy.push_back(1 - curve.tail(5 / evaluations));
       out.bytes_a_message.push_back(
@@ -189,20 +193,16 @@ class ScafcomFashion : public Experiment {
               7);
     lab.Above("SCAFCOM: one dense vector / what is sent (SCAFFOLD's two: double)", over(scafcom),
               60);
-    // Not judged: means over seeds, infinite when a seed does not get there.
-    const auto tell = [&](const std::string& what, const std::vector<double>& values) {
-      double sum = 0;
-      for (const double v : values) sum += v;
-      lab.Add({.claim = what,
-               .measured = sum / static_cast<double>(values.size()),
-               .threshold = "reported",
-               .pass = true,
-               .seeds = static_cast<int>(values.size())});
+    const auto megabytes = [&](const std::string& what, const std::vector<double>& values) {
+      const auto there =
+          std::count_if(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+      lab.ReportMedian(absl::StrFormat("%s, reached on %d of %d seeds", what, there, values.size()),
+                       values);
     };
     for (const Reported& r : all) {
-      tell(r.label + ": accuracy, " + work.name, r.accuracy);
-      tell(r.label + ": uplink MB to 80 %", r.to_80);
-      tell(r.label + ": uplink MB to 83 %", r.to_83);
+      lab.Report(r.label + ": accuracy, " + work.name, r.accuracy);
+      megabytes(r.label + ": uplink MB to 80 %", r.to_80);
+      megabytes(r.label + ": uplink MB to 83 %", r.to_83);
     }
     if (lab.quick()) return;  // neither tuned nor at its end
     for (const Reported* r : {&scafcom, &scallion}) {
@@ -212,7 +212,7 @@ class ScafcomFashion : public Experiment {
       }
       lab.Below(r->label + ": accuracy below SCAFFOLD's", gaps, 0.01);
       if (lab.claims().back().pass) continue;
-      lab.DoesNotHoldHere("tuned as the others it is still behind after 320 rounds");
+      lab.DoesNotHoldHere("tuned as the others it is still behind after 800 rounds");
     }
   }
 };

@@ -9,12 +9,10 @@
 // SCAFCOM against Fed-EF holds on the mean of 5 seeds and not on each: .488 on average, .512 at
 // worst. Other label noise does not change that (5 seeds each, mean and worst: 0: .504, .550; 0.1:
 // .502, .530; 0.25: .521, .584; 1: .493, .560, and with 0.25 and 1 SCAFCOM / SCAFFOLD is 1.23 and
-// 1.22 at worst): the noise stays at 0.5, as in logistic_heterogeneous, and the row says what
-// happened.
-// rows=FILE (LIBSVM, two classes) takes the place of the drawn rows; the thresholds are for those.
-
-#include <algorithm>
-#include <numeric>
+// 1.22 at worst): the noise stays at 0.5, as in logistic_heterogeneous. The mean is what is judged,
+// as everywhere; the worst seed is in the row.
+// rows=FILE (LIBSVM, two classes) takes the place of the drawn rows; the thresholds are for
+// those, and nothing is judged then.
 
 #include "absl/strings/str_format.h"
 #include "examples/convergence/problems/label_sorted.h"
@@ -45,6 +43,7 @@ class ScafcomLogistic : public Experiment {
   }
 
   Status Run(LabContext& lab) const override {
+    if (!lab.rows().empty()) lab.TellOnly();
     TW_RETURN_IF_ERROR(Stochastic(lab));
     return FullBatch(lab);
   }
@@ -92,14 +91,6 @@ class ScafcomLogistic : public Experiment {
       to_fedpaq.push_back(scallion[1] / fedpaq);
     }
     lab.Below("batch 8: SCAFCOM / Fed-EF", to_fed_ef, 0.5);
-    const double worst = *std::max_element(to_fed_ef.begin(), to_fed_ef.end());
-    // A known miss; a larger one is a failure.
-    if (worst >= 0.5 && worst < 0.55) {
-      const double sum = std::accumulate(to_fed_ef.begin(), to_fed_ef.end(), 0.0);
-      lab.DoesNotHoldHere(absl::StrFormat("the mean over %d seeds is %.3f, the worst seed %.3f",
-                                          to_fed_ef.size(),
-                                          sum / static_cast<double>(to_fed_ef.size()), worst));
-    }
     lab.Below("batch 8: SCAFCOM / SCAFFOLD", to_scaffold, 1.2);
     lab.Below("batch 8: SCALLION, alpha 0.1 / alpha 1", to_undamped, 0.7);
     lab.Below("batch 8: SCALLION, alpha 0.1 / FedPAQ", to_fedpaq, 1);
@@ -108,7 +99,7 @@ class ScafcomLogistic : public Experiment {
 
   static Status FullBatch(LabContext& lab) {
     std::vector<double> to_fedavg;
-    for (const uint64_t seed : lab.seeds(3)) {
+    for (const uint64_t seed : lab.seeds(5)) {
       const auto score = [&](const std::string& label, const std::string& name,
                              const Settings& more) {
         return Score(lab, label + ", full batch", name, more, 0, seed);

@@ -44,7 +44,7 @@ class UnbiasedRank : public Experiment {
       const std::vector<double> ratios = Over(unbiased.losses, other->losses);
       lab.Above(std::string("unbiased rank 2: final loss over ") + name + "'s", ratios, 1);
       if (lab.claims().back().pass) continue;
-      lab.DoesNotHoldHere(absl::StrFormat("mean ratio %.3f, each with its own lr", Mean(ratios)));
+      lab.DoesNotHoldHere("each with its own lr");
     }
     return OkStatus();
   }

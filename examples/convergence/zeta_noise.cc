@@ -21,12 +21,12 @@ class ZetaNoise : public Experiment {
     return {"Gao, Islamov, Stich: EControl, zeta sweep under noise",
             "2311.05645",
             {"EControl: floors at zeta 0, 1, 10 equal to 1e-6", "EF14: floor at zeta 10 / 0 > 10"},
-            11};
+            16};
   }
 
   Status Run(LabContext& lab) const override {
     std::vector<double> spread, growth;
-    for (const uint64_t seed : lab.seeds()) {
+    for (const uint64_t seed : lab.seeds(5)) {
       std::vector<double> econtrol, ef14;
       for (const double zeta : {0.0, 1.0, 10.0}) {
         TW_ASSIGN_OR_RETURN(const double a, Floor(lab, "econtrol", zeta, seed));

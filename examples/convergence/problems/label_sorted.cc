@@ -14,7 +14,7 @@ StatusOr<std::unique_ptr<LogisticProblem>> LabelSorted(const LabelSortedOptions&
     TW_ASSIGN_OR_RETURN(rows, ReadLibsvm(shape.file));
   }
   return LogisticProblem::Create(
-      rows, ShardOptions{.kind = "by_label", .seed = shape.seed, .world_size = shape.clients},
+      rows, ShardOptions{.kind = shape.split, .seed = shape.seed, .world_size = shape.clients},
       options);
 }
 
