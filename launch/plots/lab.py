@@ -199,6 +199,8 @@ def draw(pyplot, folder, out):
     labels = [f"{label} (\N{MULTIPLICATION SIGN} diverges)" if label in gone else label for label in names]
     seeds = max(len(one.runs) for one in series.values())
     caption = f"{name}: " + ("one seed" if seeds == 1 else f"median of {seeds} seeds, band from least to greatest")
+    if wanted["lines"]:
+        caption += "; dotted: " + ", ".join(f"{line:g}" for line in wanted["lines"])
     if left_out:
         caption += f"; {left_out} more series in curves.csv"
     figure.text(0.01, 1 - 0.1 / tall, caption, fontsize=10, va="top", ha="left")
