@@ -181,8 +181,10 @@ struct LabContext::Limits {
   bool strict = true;
 
   bool Hold(double v) const {
-    if (std::isnan(v)) return false;
-    return strict ? v > low && v < high : v >= low && v <= high;
+    // A limit that is not there is not missed by what is infinite.
+    const bool above = low == -kInfinity || (strict ? v > low : v >= low);
+    const bool below = high == kInfinity || (strict ? v < high : v <= high);
+    return above && below && !std::isnan(v);
   }
   // Larger is worse.
   double Badness(double v) const {

@@ -1,6 +1,7 @@
 #include "launch/lab/lab_view.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "absl/strings/str_format.h"
@@ -115,7 +116,8 @@ std::string ClaimTable(const LabRecord& record) {
       record.info.arxiv.empty() ? "" : " (arXiv " + record.info.arxiv + ")", record.seconds);
   if (!record.error.empty()) out += "  could not run: " + record.error + "\n";
   for (const Claim& c : record.claims) {
-    const std::string spread = c.seeds > 1 ? absl::StrFormat("+- %.2g", c.std) : "";
+    const std::string spread =
+        c.seeds > 1 && std::isfinite(c.std) ? absl::StrFormat("+- %.2g", c.std) : "";
     const std::string worst = c.seeds > 1 && c.worst ? absl::StrFormat("worst %.4g", *c.worst) : "";
     absl::StrAppendFormat(&out, "  %-18s  %12.5g %-10s  %-16s  %-16s  %-8s  %s%s\n", c.verdict(),
                           c.measured, spread, c.judged() ? c.threshold : "", worst,

@@ -121,6 +121,8 @@ TEST(Lab, ClaimsAreOnTheMeanOverSeedsAndNaNNeverPasses) {
     expect(20, 30, false, "< 15");
     lab.Below("j", {INFINITY, 1, 1}, 4);
     expect(INFINITY, INFINITY, false, "< 4");
+    lab.Above("l", {INFINITY, 2, 2}, 1);
+    expect(INFINITY, 2, true, "> 1");
     for (size_t i = 0; i < wanted.size(); ++i) {
       const Claim& claim = lab.claims()[i];
       EXPECT_EQ(claim.measured, wanted[i].measured) << claim.claim;
