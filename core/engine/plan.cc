@@ -47,9 +47,9 @@ Status NoExchange(const Route& route, const TensorSpec& spec,
   if (route.policy->traits().needs_unbiased && !route.codec->traits().unbiased) {
     needs = " needs an unbiased compressor";
   } else if (NeverContracts(route, spec)) {
-    needs =
-        absl::StrCat(" needs a compressor that loses less than the message it gets, and of ",
-                     spec.name, " this one loses ", route.codec->Omega(spec), " times its square");
+    needs = absl::StrCat(" needs a compressor whose error is smaller than the message, and on ",
+                         spec.name, " the error of this one has ", route.codec->Omega(spec),
+                         " times the squared norm of the message");
   } else if (route.policy->traits().exact_mean) {
     needs =
         " needs an exact mean of the bodies (gather, sparse, or sum of a codec whose sum is "

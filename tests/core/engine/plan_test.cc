@@ -138,11 +138,11 @@ TEST_F(PlanTest, FeedbackThatNeedsAContractionIsRefusedWhereThereIsNone) {
   const Keys unbiased = {{"mode", std::string("unbiased")}, {"ratio", 0.25}};
   for (const char* feedback : {"ef14", "dgc", "ef21", "ef21m", "econtrol", "econtrol_m"}) {
     EXPECT_THAT(Refusal("unbiased_lowrank", feedback, {{"rank", int64_t{4}}}),
-                AllOf(HasSubstr("tok.weight this one loses 7 times its square"),
+                AllOf(HasSubstr("on tok.weight the error of this one has 7 times the squared norm"),
                       HasSubstr("these feedbacks work: diana, none;")));
     Refusal("unbiased_lowrank", feedback, {{"rank", int64_t{16}}});
     EXPECT_TRUE(Build({Rule("*", "unbiased_lowrank", feedback, {{"rank", int64_t{17}}})}).ok());
-    EXPECT_THAT(Refusal("randk", feedback, unbiased), HasSubstr("loses 3 times its square"));
+    EXPECT_THAT(Refusal("randk", feedback, unbiased), HasSubstr("has 3 times the squared norm"));
     EXPECT_TRUE(Build({Rule("*", "randk", feedback, {{"ratio", 0.25}})}).ok());
   }
   for (const char* feedback : {"none", "diana"}) {
