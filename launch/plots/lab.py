@@ -120,7 +120,8 @@ def limits(row):
         return False, None, None
     top = min(max(positive), 1e3 * max(starts)) if max(starts) > 0 else max(positive)
     low = max(min(positive), 1e-24 * top)
-    return True, low / 2, 2 * top
+    room = 2 if top > 100 * low else 1.2
+    return True, low / room, room * top
 
 
 def draw_panel(axes, row, styles, column, error, wanted):
@@ -148,6 +149,11 @@ def draw_panel(axes, row, styles, column, error, wanted):
     if log_y:
         axes.set_yscale("log")
         axes.set_ylim(low, high)
+        if high < 200 * low:  # one or two powers of ten are too few to read a value by
+            axes.yaxis.get_minor_locator().set_params(subs=(2, 3, 5))
+            axes.yaxis.set_minor_formatter(lambda v, _: f"{v:g}")
+            axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+            axes.tick_params(axis="y", which="minor", labelsize=8)
     if log_x:
         axes.set_xscale("log")
     elif column == 0:
