@@ -145,11 +145,12 @@ class EControlDeep : public Experiment {
       const std::vector<double>& own = losses.at(at("EControl"));
       const auto claim = [&](const std::string& other, double limit) {
         const std::vector<double>& theirs = losses.at(at(other));
-        if (!MeanBelow(lab, "EControl's loss over that of " + at(other), own, theirs, limit)) {
-          lab.DoesNotHoldHere("after 300 rounds, each with its own lr");
-        }
+        MeanBelow(lab, "EControl's loss over that of " + at(other), own, theirs, limit);
       };
       claim("EC-SGD", 1.05);
+      if (std::string(percent) == "1") {
+        lab.DoesNotHoldHere("after 300 rounds, each with its own lr");
+      }
       claim("EF21", 1.05);
       claim("compressed SGD", 1);
     }
@@ -157,7 +158,6 @@ class EControlDeep : public Experiment {
       const double ratio =
           rates.at(std::string(name) + ", top-k 1 %").rate / rates.at("EC-SGD, top-k 1 %").rate;
       lab.Below(absl::StrFormat("top-k 1 %%: %s's lr over EC-SGD's, each tuned", name), {ratio}, 1);
-      if (!lab.claims().back().pass) lab.DoesNotHoldHere("the grid's best is no smaller here");
     }
   }
 };

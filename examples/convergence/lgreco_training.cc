@@ -108,8 +108,9 @@ class LgrecoTraining : public Experiment {
     lab.Report(what + ": uniform's final loss", losses);
     lab.Report(what + ": L-GreCo's final loss", chosen_losses);
     if (lab.quick()) return OkStatus();
-    if (!MeanBelow(lab, what + ": final loss over uniform's", chosen_losses, losses, 1.02)) {
-      lab.DoesNotHoldHere("a plan is made for the error of a step, not for the loss");
+    MeanBelow(lab, what + ": final loss over uniform's", chosen_losses, losses, 1.02);
+    if (!rows && std::string(family.what) != "rank") {
+      lab.DoesNotHoldHere("losses of some 1e-4, far apart from seed to seed, on either side of 1");
     }
     return OkStatus();
   }

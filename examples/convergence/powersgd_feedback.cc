@@ -45,13 +45,8 @@ class PowerSgdFeedback : public Experiment {
     }
     lab.Above("SGD's bytes over those of rank 2", saved, 1);
     if (lab.quick()) return OkStatus();
-    if (!MeanBelow(lab, "with feedback: final loss over SGD's", with.losses, sgd.losses, 1.02)) {
-      lab.DoesNotHoldHere("after 5 epochs, each with its own lr");
-    }
-    if (!MeanAbove(lab, "without feedback: final loss over SGD's", without.losses, sgd.losses,
-                   1.1)) {
-      lab.DoesNotHoldHere("after 5 epochs, each with its own lr");
-    }
+    MeanBelow(lab, "with feedback: final loss over SGD's", with.losses, sgd.losses, 1.02);
+    MeanAbove(lab, "without feedback: final loss over SGD's", without.losses, sgd.losses, 1.1);
     return OkStatus();
   }
 

@@ -69,8 +69,6 @@ class SparseLmSmoke : public Experiment {
       lab.AtLeast(label + ": AdamW's bytes over its own", saved, 20);  // DiLoCo's is H
       if (lab.quick()) continue;
       lab.Below(label + ": validation loss over AdamW's", Over(method.losses, adamw.losses), 1.05);
-      if (lab.claims().back().pass) continue;
-      lab.DoesNotHoldHere("after 240 steps, 12 rounds of local steps, each tuned");
     }
     return OkStatus();
   }

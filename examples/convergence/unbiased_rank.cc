@@ -43,8 +43,6 @@ class UnbiasedRank : public Experiment {
     for (const auto& [name, other] : {std::pair{"SGD", &sgd}, {"PowerSGD", &powersgd}}) {
       const std::vector<double> ratios = Over(unbiased.losses, other->losses);
       lab.Above(std::string("unbiased rank 2: final loss over ") + name + "'s", ratios, 1);
-      if (lab.claims().back().pass) continue;
-      lab.DoesNotHoldHere("each with its own lr");
     }
     return OkStatus();
   }
