@@ -20,7 +20,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
-#include "examples/convergence/problems/label_sorted.h"
+#include "examples/convergence/problems/client_logistic.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -65,8 +65,9 @@ class LogisticHeterogeneous : public Experiment {
                                               const std::string& split = "by_label") {
     std::vector<double> out;
     for (const uint64_t seed : Seeds(lab)) {
-      TW_ASSIGN_OR_RETURN(const auto problem,
-                          LabelSorted({.file = lab.rows(), .seed = seed, .split = split}, options));
+      TW_ASSIGN_OR_RETURN(
+          const auto problem,
+          ClientLogistic({.file = lab.rows(), .seed = seed, .split = split}, options));
       LabRun run{.label = label, .seed = seed, .problem = problem.get(), .rounds = rounds};
       run.settings = settings;
       run.settings.push_back(absl::StrFormat("optimizer.lr=%.17g", 0.25 / problem->Smoothness()));

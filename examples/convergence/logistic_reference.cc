@@ -8,7 +8,7 @@
 // most |grad f|^2 / (2 l2) = 5e-20, less than rounding.
 
 #include "absl/strings/str_format.h"
-#include "examples/convergence/problems/label_sorted.h"
+#include "examples/convergence/problems/client_logistic.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -26,7 +26,7 @@ class LogisticReference : public Experiment {
   Status Run(LabContext& lab) const override {
     // One client: f is the mean over rows, whatever their labels.
     TW_ASSIGN_OR_RETURN(const auto problem,
-                        LabelSorted({.file = lab.rows(), .clients = 1}, {.l2 = 1e-3}));
+                        ClientLogistic({.file = lab.rows(), .clients = 1}, {.l2 = 1e-3}));
     std::vector<double> x;
     TW_ASSIGN_OR_RETURN(const double minimum, problem->Minimize(&x));
     std::vector<double> measured(problem->metrics().size());

@@ -9,7 +9,7 @@
 // those, and nothing is judged then.
 
 #include "absl/strings/str_format.h"
-#include "examples/convergence/problems/label_sorted.h"
+#include "examples/convergence/problems/client_logistic.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -28,8 +28,8 @@ class LogisticStochastic : public Experiment {
     if (!lab.rows().empty()) lab.TellOnly();
     std::vector<double> ef21_over, econtrol_over, ef14_over, ef21m_over, econtrol_m_over;
     for (const uint64_t seed : lab.seeds(5)) {
-      TW_ASSIGN_OR_RETURN(const auto problem,
-                          LabelSorted({.file = lab.rows(), .seed = seed}, {.l2 = 0.1, .batch = 4}));
+      TW_ASSIGN_OR_RETURN(const auto problem, ClientLogistic({.file = lab.rows(), .seed = seed},
+                                                             {.l2 = 0.1, .batch = 4}));
       const std::string step = absl::StrFormat("optimizer.lr=%.17g", 0.05 / problem->Smoothness());
       const auto score = [&](const std::string& label,
                              const std::vector<std::string>& feedback) -> StatusOr<double> {

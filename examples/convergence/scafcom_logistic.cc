@@ -15,7 +15,7 @@
 // those, and nothing is judged then.
 
 #include "absl/strings/str_format.h"
-#include "examples/convergence/problems/label_sorted.h"
+#include "examples/convergence/problems/client_logistic.h"
 #include "launch/lab/experiment.h"
 
 namespace tw {
@@ -53,8 +53,9 @@ class ScafcomLogistic : public Experiment {
                                 const Settings& more, int64_t batch, uint64_t seed) {
     TW_ASSIGN_OR_RETURN(
         const auto problem,
-        LabelSorted({.file = lab.rows(), .seed = seed, .rows = 4000, .features = 60, .clients = 40},
-                    {.l2 = 1e-2, .batch = batch}));
+        ClientLogistic(
+            {.file = lab.rows(), .seed = seed, .rows = 4000, .features = 60, .clients = 40},
+            {.l2 = 1e-2, .batch = batch}));
     LabRun run{.label = label, .seed = seed, .problem = problem.get(), .rounds = 600};
     run.settings = Settings{"optimizer.lr=0.05", "strategy.name=" + name, "strategy.local_steps=10",
                             "strategy.participation=0.2"} +

@@ -13,46 +13,16 @@ double Product(std::span<const double> a, std::span<const double> b) {
 
 double Norm(std::span<const double> a) { return std::sqrt(Product(a, a)); }
 
-// log(1 + exp(-z)), and the logistic function of -z, without overflow.
-struct LogLoss {
-  double value, slope;  // slope: 1 / (1 + exp(z))
-  explicit LogLoss(double z) {
-    const double e = std::exp(-std::abs(z));
-    value = std::log1p(e) + (z < 0 ? -z : 0);
-    slope = z < 0 ? 1 / (1 + e) : e / (1 + e);
-  }
-};
-
 }  // namespace
 
-LogisticProblem::LogisticProblem(int clients, int64_t features, const LogisticOptions& options)
-    : VectorProblem(clients, features), options_(options), features_(features) {}
+LogisticProblem::LogisticProblem(ClientRows rows, const LogisticOptions& options)
+    : VectorProblem(rows.num_clients(), rows.features), options_(options), rows_(std::move(rows)) {}
 
 StatusOr<std::unique_ptr<LogisticProblem>> LogisticProblem::Create(
     const SparseRows& rows, const std::vector<std::vector<int64_t>>& clients,
     const LogisticOptions& options) {
-  if (rows.classes != 2) {
-    return ConfigError("logistic regression is for 2 classes, the rows have " +
-                       std::to_string(rows.classes));
-  }
-  std::unique_ptr<LogisticProblem> p(
-      new LogisticProblem(static_cast<int>(clients.size()), rows.features, options));
-  for (size_t client = 0; client < clients.size(); ++client) {
-    if (clients[client].empty()) {
-      return ConfigError("client " + std::to_string(client) + " has no rows");
-    }
-    for (const int64_t position : clients[client]) {
-      const auto row = static_cast<size_t>(position);
-      for (int64_t k = rows.row_begin[row]; k < rows.row_begin[row + 1]; ++k) {
-        p->columns_.push_back(rows.columns[static_cast<size_t>(k)]);
-        p->values_.push_back(rows.values[static_cast<size_t>(k)]);
-      }
-      p->row_begin_.push_back(p->columns_.size());
-      p->signs_.push_back(rows.labels[row] == 1 ? 1.0f : -1.0f);
-    }
-    p->client_begin_.push_back(p->signs_.size());
-  }
-  return p;
+  TW_ASSIGN_OR_RETURN(ClientRows own, ClientRows::Create(rows, clients));
+  return std::unique_ptr<LogisticProblem>(new LogisticProblem(std::move(own), options));
 }
 
 StatusOr<std::unique_ptr<LogisticProblem>> LogisticProblem::Create(const SparseRows& rows,
@@ -64,15 +34,10 @@ StatusOr<std::unique_ptr<LogisticProblem>> LogisticProblem::Create(const SparseR
 
 void LogisticProblem::Start(std::span<double> x) { std::fill(x.begin(), x.end(), 0.0); }
 
-LogisticProblem::Range LogisticProblem::RowsOf(int client) const {
-  const auto c = static_cast<size_t>(client);
-  return {client_begin_[c], client_begin_[c + 1]};
-}
-
 // A dense row's columns need not be read. Four sums: additions need not wait for each other.
 double LogisticProblem::Dot(size_t row, std::span<const double> x) const {
-  const size_t begin = row_begin_[row], count = row_begin_[row + 1] - begin;
-  const double* const a = values_.data() + begin;
+  const size_t begin = rows_.row_begin[row], count = rows_.row_begin[row + 1] - begin;
+  const double* const a = rows_.values.data() + begin;
   double sums[4] = {0, 0, 0, 0};
   size_t k = 0;
   if (count == x.size()) {
@@ -81,7 +46,7 @@ double LogisticProblem::Dot(size_t row, std::span<const double> x) const {
     }
     for (; k < count; ++k) sums[0] += a[k] * x[k];
   } else {
-    const int32_t* const column = columns_.data() + begin;
+    const int32_t* const column = rows_.columns.data() + begin;
     for (; k < count; ++k) {
       sums[k % 4] += a[k] * x[static_cast<size_t>(column[k])];
     }
@@ -90,13 +55,13 @@ double LogisticProblem::Dot(size_t row, std::span<const double> x) const {
 }
 
 void LogisticProblem::AddRow(size_t row, double factor, std::span<double> out) const {
-  const size_t begin = row_begin_[row], count = row_begin_[row + 1] - begin;
-  const double* const a = values_.data() + begin;
+  const size_t begin = rows_.row_begin[row], count = rows_.row_begin[row + 1] - begin;
+  const double* const a = rows_.values.data() + begin;
   if (count == out.size()) {
     for (size_t k = 0; k < count; ++k) out[k] += factor * a[k];
     return;
   }
-  const int32_t* const column = columns_.data() + begin;
+  const int32_t* const column = rows_.columns.data() + begin;
   for (size_t k = 0; k < count; ++k) {
     out[static_cast<size_t>(column[k])] += factor * a[k];
   }
@@ -104,7 +69,7 @@ void LogisticProblem::AddRow(size_t row, double factor, std::span<double> out) c
 
 double LogisticProblem::AddLoss(size_t row, double weight, std::span<const double> x,
                                 std::span<double> out) const {
-  const double y = static_cast<double>(signs_[row]);
+  const double y = static_cast<double>(rows_.signs[row]);
   const LogLoss loss(y * Dot(row, x));
   AddRow(row, -weight * y * loss.slope, out);
   return loss.value;
@@ -140,7 +105,7 @@ void LogisticProblem::DrawBatch(const RngStream& rng, size_t rows) {
 StatusOr<double> LogisticProblem::Gradient(const GradientCall& call, std::span<const double> x,
                                            std::span<double> out) {
   const double regulariser = Regularise(x, out);
-  const Range rows = RowsOf(call.client);
+  const ClientRows::Range rows = rows_.of(call.client);
   double loss = 0;
   if (options_.batch == 0) {
     for (size_t r = rows.begin; r < rows.end; ++r) loss += AddLoss(r, rows.weight(), x, out);
@@ -158,10 +123,10 @@ double LogisticProblem::Full(std::span<const double> x, std::span<double> out,
   if (curvature) curvature->clear();
   const double share = 1.0 / num_clients();
   for (int client = 0; client < num_clients(); ++client) {
-    const Range rows = RowsOf(client);
+    const ClientRows::Range rows = rows_.of(client);
     const double weight = share * rows.weight();
     for (size_t r = rows.begin; r < rows.end; ++r) {
-      const double y = static_cast<double>(signs_[r]);
+      const double y = static_cast<double>(rows_.signs[r]);
       const LogLoss loss(y * Dot(r, x));
       AddRow(r, -weight * y * loss.slope, out);
       value += weight * loss.value;
@@ -179,7 +144,7 @@ Status LogisticProblem::Measure(std::span<const double> x, std::span<double> out
 }
 
 double LogisticProblem::Smoothness(int client) const {
-  const auto d = static_cast<size_t>(features_);
+  const auto d = static_cast<size_t>(rows_.features);
   std::vector<double> v(d), next(d);
   const RngStream rng = RngStream::Of(1, RngPurpose::kProblem, 0, 0, kSharedRank);
   for (size_t j = 0; j < d; ++j) v[j] = static_cast<double>(rng.Uniform(j)) - 0.5;
@@ -191,7 +156,7 @@ double LogisticProblem::Smoothness(int client) const {
     for (double& x : v) x /= norm;
     std::fill(next.begin(), next.end(), 0.0);
     for (int c = first; c < last; ++c) {
-      const Range rows = RowsOf(c);
+      const ClientRows::Range rows = rows_.of(c);
       const double weight = rows.weight() / (last - first);
       for (size_t r = rows.begin; r < rows.end; ++r) AddRow(r, weight * Dot(r, v), next);
     }
@@ -208,7 +173,7 @@ StatusOr<double> LogisticProblem::Minimize(std::vector<double>* x) const {
   if (options_.l2 <= 0 || options_.nonconvex > 0) {
     return ConfigError("the minimum is found for the convex problem with l2 > 0 only");
   }
-  const auto d = static_cast<size_t>(features_);
+  const auto d = static_cast<size_t>(rows_.features);
   x->assign(d, 0.0);
   std::vector<double> g(d), s(d), r(d), p(d), hp(d), trial(d), curvature;
   double value = Full(*x, g, &curvature);

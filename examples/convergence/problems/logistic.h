@@ -11,6 +11,7 @@
 #include "core/api/problem.h"
 #include "core/data/labeled_data.h"
 #include "core/data/split.h"
+#include "examples/convergence/problems/client_rows.h"
 
 namespace tw {
 
@@ -22,8 +23,7 @@ struct LogisticOptions {
 
 class LogisticProblem : public VectorProblem {
  public:
-  // clients[i]: positions in `rows`, of any sizes above 0. ConfigError: not two classes, a client
-  // without rows.
+  // Clients and errors: those of ClientRows::Create.
   static StatusOr<std::unique_ptr<LogisticProblem>> Create(
       const SparseRows& rows, const std::vector<std::vector<int64_t>>& clients,
       const LogisticOptions& options);
@@ -40,8 +40,8 @@ class LogisticProblem : public VectorProblem {
   // The convex problem's minimum by Newton's method, |grad f| <= 1e-12; writes x and returns f.
   // ConfigError when l2 = 0 or nonconvex > 0; NumbersError when 100 steps do not get there.
   StatusOr<double> Minimize(std::vector<double>* x) const;
-  int64_t features() const { return features_; }
-  int64_t num_rows() const { return static_cast<int64_t>(signs_.size()); }
+  int64_t features() const { return rows_.features; }
+  int64_t num_rows() const { return static_cast<int64_t>(rows_.signs.size()); }
   const LogisticOptions& options() const { return options_; }
 
  protected:
@@ -51,12 +51,8 @@ class LogisticProblem : public VectorProblem {
   Status Measure(std::span<const double> x, std::span<double> out) override;
 
  private:
-  LogisticProblem(int clients, int64_t features, const LogisticOptions& options);
+  LogisticProblem(ClientRows rows, const LogisticOptions& options);
 
-  struct Range {
-    size_t begin = 0, end = 0;
-    double weight() const { return 1.0 / static_cast<double>(end - begin); }
-  };
   double Dot(size_t row, std::span<const double> x) const;
   void AddRow(size_t row, double factor, std::span<double> out) const;
   // out += weight * gradient of the row's loss; returns the row's loss.
@@ -66,16 +62,10 @@ class LogisticProblem : public VectorProblem {
   // f and its gradient; curvature (may be null) gets, for each row, its factor in the Hessian.
   double Full(std::span<const double> x, std::span<double> out,
               std::vector<double>* curvature) const;
-  Range RowsOf(int client) const;
   void DrawBatch(const RngStream& rng, size_t rows);
 
   LogisticOptions options_;
-  int64_t features_;
-  std::vector<size_t> client_begin_{0};  // rows are in client order
-  std::vector<size_t> row_begin_{0};
-  std::vector<int32_t> columns_;
-  std::vector<double> values_;
-  std::vector<float> signs_;   // y
+  ClientRows rows_;
   std::vector<double> all_;    // of Measure
   std::vector<size_t> drawn_;  // of a batch
 };

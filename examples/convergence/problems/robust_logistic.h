@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "core/api/problem.h"
-#include "core/data/labeled_data.h"
+#include "examples/convergence/problems/client_rows.h"
 
 namespace tw {
 
@@ -25,7 +25,7 @@ struct RobustLogisticOptions {
 
 class RobustLogistic : public VectorProblem {
  public:
-  // clients[i]: positions in `rows`. ConfigError: not two classes, a client without rows.
+  // Clients and errors: those of ClientRows::Create.
   static StatusOr<std::unique_ptr<RobustLogistic>> Create(
       const SparseRows& rows, const std::vector<std::vector<int64_t>>& clients,
       const RobustLogisticOptions& options);
@@ -44,7 +44,7 @@ class RobustLogistic : public VectorProblem {
     double loss = 0, slope = 0, curvature = 0;
   };
 
-  RobustLogistic(int clients, int64_t features, const RobustLogisticOptions& options);
+  RobustLogistic(ClientRows rows, const RobustLogisticOptions& options);
   // Adds one row with its weight; its part of grad_w that is along the row goes to `out`.
   void AddRow(size_t row, double weight, std::span<const double> w, double shift,
               std::span<double> out, Sums* sums) const;
@@ -52,13 +52,9 @@ class RobustLogistic : public VectorProblem {
   double Finish(const Sums& sums, std::span<const double> x, std::span<double> out) const;
 
   RobustLogisticOptions options_;
+  ClientRows rows_;
   size_t features_;
-  std::vector<size_t> client_begin_{0};  // rows are in client order
-  std::vector<size_t> row_begin_{0};
-  std::vector<size_t> columns_;
-  std::vector<double> values_;
-  std::vector<double> signs_;  // y
-  std::vector<double> all_;    // of Measure
+  std::vector<double> all_;  // of Measure
 };
 
 }  // namespace tw

@@ -1,7 +1,6 @@
 #pragma once
-// Logistic regression whose clients see few labels: rows sorted by label, cut into runs of equal
-// length (or divided otherwise, to compare with). The rows are drawn (GaussianRows) or read from a
-// LIBSVM file of the user's.
+// Logistic regression on rows that are drawn (GaussianRows) or read from a LIBSVM file of the
+// user's, with clients: as a rule each has a run of the rows sorted by label, and sees few labels.
 
 #include <memory>
 #include <string>
@@ -10,7 +9,7 @@
 
 namespace tw {
 
-struct LabelSortedOptions {
+struct ClientLogisticOptions {
   std::string file;  // of the rows; empty: drawn
   uint64_t seed = 1;
   int64_t rows = 800, features = 100;  // drawn
@@ -19,7 +18,7 @@ struct LabelSortedOptions {
   std::string split = "by_label";  // ShardOptions::kind; dirichlet with alpha 0.5
 };
 
-StatusOr<std::unique_ptr<LogisticProblem>> LabelSorted(const LabelSortedOptions& shape,
-                                                       const LogisticOptions& options);
+StatusOr<std::unique_ptr<LogisticProblem>> ClientLogistic(const ClientLogisticOptions& shape,
+                                                          const LogisticOptions& options);
 
 }  // namespace tw

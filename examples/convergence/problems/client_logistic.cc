@@ -1,12 +1,12 @@
-#include "examples/convergence/problems/label_sorted.h"
+#include "examples/convergence/problems/client_logistic.h"
 
 #include "core/data/libsvm.h"
 #include "core/data/random_rows.h"
 
 namespace tw {
 
-StatusOr<std::unique_ptr<LogisticProblem>> LabelSorted(const LabelSortedOptions& shape,
-                                                       const LogisticOptions& options) {
+StatusOr<std::unique_ptr<LogisticProblem>> ClientLogistic(const ClientLogisticOptions& shape,
+                                                          const LogisticOptions& options) {
   SparseRows rows;
   if (shape.file.empty()) {
     rows = GaussianRows(shape.seed, shape.rows, shape.features, shape.label_noise);
