@@ -67,11 +67,8 @@ class EControlDeep : public Experiment {
   }
 
   Status Run(LabContext& lab) const override {
-    TW_ASSIGN_OR_RETURN(Pictures pictures, ReadPictures(lab.images()));
-    const int64_t num_train = pictures.train.size();
-    // Test pictures behind the training ones: positions name both.
-    pictures.train.Append(pictures.test);
-    const Work work{&lab, &pictures.train, num_train, lab.quick() ? int64_t{40} : int64_t{300}};
+    TW_ASSIGN_OR_RETURN(const Pictures pictures, ReadPictures(lab.images()));
+    const Work work{&lab, &pictures, lab.quick() ? int64_t{40} : int64_t{300}};
     lab.plot().metric = "loss";
     std::map<std::string, std::vector<double>> losses;
     std::map<std::string, TunedRate> rates;
@@ -98,34 +95,24 @@ class EControlDeep : public Experiment {
  private:
   struct Work {
     LabContext* lab;
-    const ImageData* images;
-    int64_t num_train, rounds;
+    const Pictures* pictures;
+    int64_t rounds;
   };
 
   // Infinite where it has diverged.
   static StatusOr<double> Loss(const Work& work, const Method& method, double rate, uint64_t seed,
                                bool tuning) {
-    Split split;
-    if (tuning) {
-      TW_ASSIGN_OR_RETURN(split, SplitSamples(seed, work.num_train, 0.1));
-    } else {
-      for (int64_t i = 0; i < work.num_train; ++i) split.train.push_back(i);
-      for (int64_t i = work.num_train; i < work.images->size(); ++i) split.validation.push_back(i);
-    }
-    std::vector<int32_t> labels;
-    for (const int64_t i : split.train) {
-      labels.push_back(work.images->labels[static_cast<size_t>(i)]);
-    }
-    TW_ASSIGN_OR_RETURN(auto clients,
-                        Shards(labels, {.kind = "by_label", .seed = seed, .world_size = kClients}));
-    for (auto& client : clients) {
-      for (int64_t& i : client) i = split.train[static_cast<size_t>(i)];
-    }
-    // Both kinds are in no order of classes.
-    split.validation.resize(std::min<size_t>(split.validation.size(), kEvaluated));
-    TW_ASSIGN_OR_RETURN(const auto problem,
-                        ImageMlp::Create(work.images, std::move(clients), split.validation,
-                                         {.hidden = 32, .batch = 16, .seed = seed}));
+    const auto deal = [&](std::span<const int32_t> labels) {
+      return Shards(labels, {.kind = "by_label", .seed = seed, .world_size = kClients});
+    };
+    TW_ASSIGN_OR_RETURN(PictureSplit split, tuning ? SplitForTuning(*work.pictures, seed, deal)
+                                                   : SplitForTest(*work.pictures, deal));
+    split.evaluated.resize(std::min<size_t>(split.evaluated.size(), kEvaluated));
+    const ImageData* const images = &work.pictures->images;
+    TW_ASSIGN_OR_RETURN(
+        const auto problem,
+        ImageProblem::Create(images, std::move(split.clients), std::move(split.evaluated),
+                             ImageMlp(images, 32), {.batch = 16, .seed = seed}));
     LabRun run{.label = tuning ? TuningLabel(method.label, rate) : method.label,
                .seed = seed,
                .problem = problem.get(),
