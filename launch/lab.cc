@@ -1,11 +1,15 @@
-// lab: lists and runs the registered experiments. Under mpirun the clients of every experiment are
-// spread over the ranks; rank 0 speaks and writes.
+// lab: lists and runs the registered experiments. Alone it runs as many beside each other as there
+// are cores, each in a process of its own. Under mpirun one after the other, the clients of every
+// experiment spread over the ranks; rank 0 speaks and writes.
 
+#include <ATen/Parallel.h>
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <thread>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
@@ -14,6 +18,7 @@
 #include "core/data/libsvm.h"
 #include "core/engine/catch_torch.h"
 #include "launch/commands.h"
+#include "launch/lab/lab_jobs.h"
 #include "launch/lab/lab_plots.h"
 #include "launch/lab/lab_view.h"
 #include "launch/world.h"
@@ -65,6 +70,7 @@ struct LabArguments {
   std::vector<std::string> names;
   LabOptions options;
   bool plot = true;
+  int jobs = 0;  // experiments at a time; 0: as many as cores, one under a launcher
 };
 
 StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool quick) {
@@ -90,6 +96,10 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
       a.options.rows = value;
     } else if (key == "plot" && (value == "yes" || value == "no")) {
       a.plot = value == "yes";
+    } else if (key == "jobs") {
+      if (!absl::SimpleAtoi(value, &a.jobs) || a.jobs < 1 || a.jobs > 1000) {
+        return ConfigError("lab: " + word + ": a number in [1, 1000] is expected");
+      }
     } else if (key == "seeds") {
       if (!absl::SimpleAtoi(value, &a.options.seeds) || a.options.seeds < 1 ||
           a.options.seeds > 1000) {
@@ -103,7 +113,7 @@ StatusOr<LabArguments> ReadArguments(const std::vector<std::string>& words, bool
                          " is expected");
     } else {
       return ConfigError("lab: " + word + ": there is no such key" +
-                         KnownWords(key, {"images", "out", "plot", "rows", "seeds"}));
+                         KnownWords(key, {"images", "jobs", "out", "plot", "rows", "seeds"}));
     }
   }
   if (a.names.empty()) {
@@ -136,14 +146,60 @@ Status CheckFiles(const LabArguments& a, bool writes) {
   return writes ? Annotate(OpenLabFolder(a.options.out), "lab: out=" + a.options.out) : OkStatus();
 }
 
+// Other ranks do not answer any more. An experiment's own threads may be ranks, too: what they
+// lose is theirs.
+bool Lost(World& world, const Status& status) {
+  return world.size() > 1 && FaultOf(status) == Fault::kPeer;
+}
+
 // Expected seconds of each experiment as it will be run now.
-std::vector<double> Expected(const LabArguments& a, int ranks) {
-  std::vector<double> out;
+std::map<std::string, double> Expected(const LabArguments& a, int ranks) {
+  std::map<std::string, double> out;
   for (const std::string& name : a.names) {
     const double full = (*Make(name))->info().seconds;
     const double guess = full * a.options.seeds / DefaultLabSeeds(/*quick=*/false);
-    out.push_back(EarlierSeconds(name, a.options, ranks).value_or(guess));
+    out[name] = EarlierSeconds(name, a.options, ranks).value_or(guess);
   }
+  return out;
+}
+
+// Collective. Runs it, and on rank 0 writes its files.
+LabResult RunExperiment(const std::string& name, const LabOptions& options, bool json, World* world,
+                        const LabContext::Watcher& watcher) {
+  const bool speaks = world->rank() == 0;
+  LabResult out;
+  const auto experiment = Make(name);
+  if (!experiment.ok()) {
+    out.status = experiment.status();
+    return out;
+  }
+  LabRecord& record = out.record;
+  record = {
+      .name = name, .info = (*experiment)->info(), .options = options, .ranks = world->size()};
+  Lane lane;  // its own: a lane does nothing more after an error
+  LabContext lab(options, &world->comm(), &lane);
+  if (watcher) lab.Watch(watcher);
+  const double start_ms = NowMs();
+  out.status = CatchTorch([&] { return (*experiment)->Run(lab); });
+  if (!Lost(*world, out.status)) out.status = world->AgreeOn(out.status);
+  if (Lost(*world, out.status)) return out;
+  record.seconds = (NowMs() - start_ms) / 1e3;
+  record.error = std::string(out.status.message());
+  record.claims = lab.claims();
+  record.curves = lab.curves();
+  record.plot = lab.plot();
+  out.took_rows = lab.took_rows();
+  out.took_images = lab.took_images();
+  if (speaks) {
+    if (json) {
+      for (const Claim& c : record.claims) out.text += ClaimJson(record, c).dump() + "\n";
+    } else {
+      out.text = ClaimTable(record);
+    }
+    out.written = WriteRecord(record);
+  }
+  record.curves.clear();  // they may be large
+  out.written = world->AgreeOn(out.written);
   return out;
 }
 
@@ -154,20 +210,15 @@ class LabSession {
         world_(world),
         json_(json),
         out_(out),
-        progress_(world->rank() == 0 ? StderrTerminal() : Silence(), a_.names,
-                  Expected(a_, world->size())) {}
+        expected_(Expected(a_, world_->size())),
+        progress_(world->rank() == 0 ? StderrTerminal() : Silence(), expected_, a_.jobs) {}
 
-  // One after the other; what cannot be run does not keep the others from it, unless ranks are
-  // gone.
+  // What cannot be run does not keep the others from it, unless ranks are gone or nothing can be
+  // written.
   Status Go() {
     const double start_ms = NowMs();
     TW_RETURN_IF_ERROR(world_->AgreeOn(CheckFiles(a_, speaks())));
-    for (const std::string& name : a_.names) {
-      Status status = One(name);
-      if (Lost(status)) return status;
-      if (!status.ok() && first_error_.ok()) first_error_ = Annotate(status, name);
-      TW_RETURN_IF_ERROR(world_->AgreeOn(Write()));
-    }
+    TW_RETURN_IF_ERROR(a_.jobs > 1 ? BesideEachOther() : OneByOne());
     if (speaks() && !json_) {
       *out_ << (records_.size() > 1 ? "\n" : "") << Totals(records_, (NowMs() - start_ms) / 1e3);
       out_->flush();
@@ -177,11 +228,6 @@ class LabSession {
   }
   // Whether there is something on the disk to draw.
   bool wrote() const { return wrote_; }
-  // Other ranks do not answer any more. An experiment's own threads may be ranks, too: what they
-  // lose is theirs.
-  bool Lost(const Status& status) const {
-    return world_->size() > 1 && FaultOf(status) == Fault::kPeer;
-  }
 
  private:
   bool speaks() const { return world_->rank() == 0; }
@@ -190,43 +236,63 @@ class LabSession {
     return {.print = [](const std::string&) {}, .now_ms = NowMs};
   }
 
-  Status One(const std::string& name) {
-    TW_ASSIGN_OR_RETURN(const auto experiment, Make(name));
-    LabRecord record{
-        .name = name, .info = experiment->info(), .options = a_.options, .ranks = world_->size()};
-    Lane lane;  // its own: a lane does nothing more after an error
-    LabContext lab(a_.options, &world_->comm(), &lane);
-    lab.Watch([&](const LabRun& run, int64_t round) { progress_.Round(run, round); });
-    progress_.Begin();
-    const double start_ms = NowMs();
-    Status status = CatchTorch([&] { return experiment->Run(lab); });
-    if (!Lost(status)) status = world_->AgreeOn(status);
-    record.seconds = (NowMs() - start_ms) / 1e3;
-    record.error = std::string(status.message());
-    record.claims = lab.claims();
-    record.curves = lab.curves();
-    record.plot = lab.plot();
-    took_rows_ = took_rows_ || lab.took_rows();
-    took_images_ = took_images_ || lab.took_images();
-    progress_.End(record);
-    records_.push_back(std::move(record));
-    return status;
+  Status OneByOne() {
+    for (const std::string& name : a_.names) {
+      progress_.Begin(name);
+      LabResult result =
+          RunExperiment(name, a_.options, json_, world_,
+                        [&](const LabRun& run, int64_t round) { progress_.Round(run, round); });
+      if (Lost(*world_, result.status)) return result.status;
+      TW_RETURN_IF_ERROR(Take(std::move(result)));
+    }
+    return OkStatus();
   }
 
-  // The last record, on stdout and on the disk.
-  Status Write() {
-    LabRecord& record = records_.back();
-    if (!speaks()) return OkStatus();
-    if (json_) {
-      for (const Claim& claim : record.claims) *out_ << ClaimJson(record, claim).dump() << "\n";
-    } else {
-      *out_ << ClaimTable(record);
+  Status BesideEachOther() {
+    std::vector<LabJob> jobs;
+    for (const std::string& name : a_.names) {
+      jobs.push_back({name, expected_.at(name), (*Make(name))->info().alone});
     }
-    out_->flush();
-    const Status status = WriteRecord(record);
-    wrote_ = wrote_ || status.ok();
-    record.curves.clear();  // they may be large
-    return status;
+    SortJobs(jobs);
+    Status taken;
+    const auto command = [&](const std::string& name) {
+      std::vector<std::string> words = {"tightwire", "lab", "work", name};
+      const LabOptions& o = a_.options;
+      words.push_back("seeds=" + std::to_string(o.seeds));
+      words.push_back("out=" + o.out);
+      if (!o.images.empty()) words.push_back("images=" + o.images);
+      if (!o.rows.empty()) words.push_back("rows=" + o.rows);
+      if (o.quick) words.push_back("--quick");
+      if (json_) words.push_back("--json");
+      return words;
+    };
+    const Status ran = RunJobs(jobs, a_.jobs, command,
+                               {.began = [&](const LabJob& job) { progress_.Begin(job.name); },
+                                .ended =
+                                    [&](LabResult result) {
+                                      const Status status = Take(std::move(result));
+                                      if (taken.ok()) taken = status;
+                                    },
+                                .tick = [&] { progress_.Tick(); }});
+    TW_RETURN_IF_ERROR(ran);
+    return taken;
+  }
+
+  // On stdout and into the totals; an error where its files could not be written.
+  Status Take(LabResult result) {
+    progress_.End(result.record);
+    if (!result.status.ok() && first_error_.ok()) {
+      first_error_ = Annotate(result.status, result.record.name);
+    }
+    took_rows_ = took_rows_ || result.took_rows;
+    took_images_ = took_images_ || result.took_images;
+    if (speaks()) {
+      *out_ << result.text;
+      out_->flush();
+      wrote_ = wrote_ || result.written.ok();
+    }
+    records_.push_back(std::move(result.record));
+    return result.written;
   }
 
   // Data that nobody has read is a mistake of the user's that no result would show.
@@ -245,7 +311,7 @@ class LabSession {
     size_t failed = 0, broken = 0;
     for (const LabRecord& record : records_) {
       broken += !record.error.empty();
-      for (const Claim& c : record.claims) failed += !c.pass && c.does_not_hold.empty();
+      for (const Claim& c : record.claims) failed += c.verdict() == "FAIL";
     }
     const std::string fails =
         failed == 0 ? "" : std::to_string(failed) + (failed == 1 ? " claim fails" : " claims fail");
@@ -262,21 +328,40 @@ class LabSession {
   World* world_;
   bool json_;
   std::ostream* out_;
+  std::map<std::string, double> expected_;
   LabProgress progress_;
   std::vector<LabRecord> records_;
   Status first_error_;
   bool took_rows_ = false, took_images_ = false, wrote_ = false;
 };
 
-Status Run(const LabArguments& a, bool json, std::ostream& out) {
+Status Run(LabArguments a, bool json, std::ostream& out) {
+  const bool launched = ReadLauncher().mpi;
+  if (launched && a.jobs > 1) {
+    return ConfigError("lab: jobs=" + std::to_string(a.jobs) +
+                       ": under mpirun experiments run one after the other");
+  }
+  if (launched || a.names.size() == 1) a.jobs = 1;
+  if (a.jobs == 0) a.jobs = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   TW_ASSIGN_OR_RETURN(const auto world, World::Open("auto", 300));
   const bool speaks = world->rank() == 0;
   LabSession session(a, world.get(), json, &out);
   const Status status = session.Go();
-  if (session.Lost(status)) EndJob(*world, status);
+  if (Lost(*world, status)) EndJob(*world, status);
   world->Close();
   if (speaks && a.plot && session.wrote()) DrawLab(a.options.out, a.names);
   return speaks || status.ok() ? status : WithFault(Status(status.code(), ""), FaultOf(status));
+}
+
+// The process of one of several experiments that run beside each other; see LabJobs.
+Status Work(const LabArguments& a, bool json, std::ostream& out) {
+  EndWithParent();
+  TW_ASSIGN_OR_RETURN(const auto world, World::Open("auto", 300));
+  const LabResult result = RunExperiment(a.names[0], a.options, json, world.get(), nullptr);
+  world->Close();
+  out << ResultJson(result) << "\n";
+  out.flush();
+  return OkStatus();
 }
 
 }  // namespace
@@ -284,12 +369,14 @@ Status Run(const LabArguments& a, bool json, std::ostream& out) {
 Status RunLab(const std::string& verb, const std::vector<std::string>& words, bool quick, bool json,
               std::ostream& out) {
   if (verb == "list") return List(words, json, out);
-  if (verb != "run") {
+  if (verb != "run" && verb != "work") {
     return ConfigError("lab " + verb + ": there is no such verb" +
                        KnownWords(verb, {"list", "run"}));
   }
   TW_ASSIGN_OR_RETURN(const LabArguments arguments, ReadArguments(words, quick));
-  return Run(arguments, json, out);
+  // One core an experiment: more cores take more experiments, or more ranks.
+  at::set_num_threads(1);
+  return verb == "run" ? Run(arguments, json, out) : Work(arguments, json, out);
 }
 
 }  // namespace tw

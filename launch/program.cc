@@ -158,6 +158,7 @@ int ProgramMain(int argc, char** argv) {
   for (const auto& [key, help] : std::map<std::string, const char*>{
            {"seeds",
             "how many; 3, or 1 with --quick, unless given; claims that need more take more"},
+           {"jobs", "experiments at a time; as many as cores unless given, one under mpirun"},
            {"out", "folder for the results, runs/lab unless given"},
            {"images", "folder with MNIST's four IDX files in the place of Fashion-MNIST"},
            {"rows", "LIBSVM file of two classes in the place of drawn rows"},

@@ -67,7 +67,8 @@ class BytesAndTime : public Experiment {
             "",
             {"bytes on the wire within 1 % of those declared, 10 M floats on 2 and 4 ranks",
              "reported: crossover bandwidth with dense, and time without a network"},
-            60};
+            60,
+            /*alone=*/true};
   }
 
   Status Run(LabContext& lab) const override {

@@ -31,7 +31,8 @@ class FleetSpeed : public Experiment {
             "",
             {"200 clients x d = 1e5, sparse, batch 32, K = 1: > 200 client-rounds a second a core",
              "memory / states the algorithm defines < 1.1"},
-            15};
+            15,
+            /*alone=*/true};
   }
 
   Status Run(LabContext& lab) const override {

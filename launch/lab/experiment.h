@@ -32,6 +32,7 @@ struct ExperimentInfo {
   std::string arxiv;                // "2311.05645"
   std::vector<std::string> claims;  // what is claimed, with thresholds, in words
   double seconds = 1;               // expected, at full length, on one core
+  bool alone = false;               // it measures times: nothing may run beside it
 };
 
 class Experiment {

@@ -169,7 +169,8 @@ std::string CurvesCsv(const std::vector<Curve>& curves) {
 
 Status OpenLabFolder(const std::string& out) {
   TW_RETURN_IF_ERROR(MakeFolder(out));
-  const std::string probe = (fs::path(out) / ".writable").string();
+  // Of this process alone: another may open the same folder.
+  const std::string probe = (fs::path(out) / (".writable-" + std::to_string(::getpid()))).string();
   TW_RETURN_IF_ERROR(WriteTextFileAtomically(probe, ""));
   ::unlink(probe.c_str());
   return OkStatus();

@@ -21,40 +21,59 @@ std::string Count(size_t n, const char* one) {
 
 }  // namespace
 
-LabClock::LabClock(std::vector<double> expected) : expected_(std::move(expected)) {}
+LabClock::LabClock(std::map<std::string, double> expected, int at_once)
+    : waiting_(std::move(expected)), at_once_(at_once) {}
 
 double LabClock::factor() const {
   return (seconds_done_ + kPriorSeconds) / (expected_done_ + kPriorSeconds);
 }
 
-void LabClock::Finished(double seconds) {
-  if (current_ < expected_.size()) expected_done_ += expected_[current_++];
+void LabClock::Began(const std::string& name, double now) {
+  const auto it = waiting_.find(name);
+  if (it == waiting_.end()) return;
+  running_[name] = {it->second, now};
+  waiting_.erase(it);
+}
+
+void LabClock::Finished(const std::string& name, double seconds) {
+  const auto it = running_.find(name);
+  if (it == running_.end()) return;
+  expected_done_ += it->second.expected;
   seconds_done_ += seconds;
+  running_.erase(it);
 }
 
-double LabClock::left(double seconds) const {
-  double out = 0;
-  for (size_t i = current_; i < expected_.size(); ++i) {
-    const double all = factor() * expected_[i];
-    out += i == current_ ? std::max(all - seconds, 0.02 * all) : all;
+double LabClock::left(double now) const {
+  double sum = 0, longest = 0;
+  const auto add = [&](double seconds) {
+    sum += seconds;
+    longest = std::max(longest, seconds);
+  };
+  for (const auto& [name, expected] : waiting_) add(factor() * expected);
+  for (const auto& [name, running] : running_) {
+    const double all = factor() * running.expected;
+    add(std::max(all - (now - running.began), 0.02 * all));
   }
-  return out;
+  return std::max(sum / at_once_, longest);
 }
 
-double LabClock::done(double seconds) const {
-  const double past = seconds_done_ + seconds, all = past + left(seconds);
+double LabClock::done(double now) const {
+  double past = seconds_done_;
+  for (const auto& [name, running] : running_) past += now - running.began;
+  const double all = past + left(now) * at_once_;
   return all > 0 ? past / all : 1;
 }
 
-LabProgress::LabProgress(ConsoleTerminal terminal, std::vector<std::string> names,
-                         std::vector<double> seconds)
-    : terminal_(std::move(terminal)), names_(std::move(names)), clock_(std::move(seconds)) {}
+LabProgress::LabProgress(ConsoleTerminal terminal, std::map<std::string, double> expected,
+                         int at_once)
+    : terminal_(std::move(terminal)), all_(expected.size()), clock_(std::move(expected), at_once) {}
 
 LabProgress::~LabProgress() { Clear(); }
 
-void LabProgress::Begin() {
-  began_ms_ = terminal_.now_ms();
-  ++current_;
+void LabProgress::Begin(const std::string& name) {
+  clock_.Began(name, now());
+  running_.push_back(name);
+  ++begun_;
   if (terminal_.interactive) Draw("");
 }
 
@@ -63,13 +82,16 @@ void LabProgress::Round(const LabRun& run, int64_t round) {
   Draw(absl::StrFormat("%s, seed %d: round %d/%d", run.label, run.seed, round, run.rounds));
 }
 
+void LabProgress::Tick() {
+  if (terminal_.interactive && terminal_.now_ms() - drawn_ms_ >= kRedrawMs) Draw("");
+}
+
 void LabProgress::Draw(const std::string& what) {
   drawn_ms_ = terminal_.now_ms();
-  const double seconds = (drawn_ms_ - began_ms_) / 1e3;
-  const double done = clock_.done(seconds);
-  const std::string head = absl::StrFormat("%3.0f%% %d/%d %s ", 100 * done, current_, names_.size(),
-                                           names_[current_ - 1]);
-  std::string tail = "ETA " + HumanDuration(clock_.left(seconds)) + "  " + what;
+  const double done = clock_.done(now());
+  const std::string head =
+      absl::StrFormat("%3.0f%% %d/%d %s ", 100 * done, begun_, all_, absl::StrJoin(running_, ", "));
+  std::string tail = "ETA " + HumanDuration(clock_.left(now())) + "  " + what;
   // A fifth of the line is the bar's, so that it does not jump with the length of the names.
   const int room = terminal_.columns - 1 - static_cast<int>(head.size()) - 3 -
                    std::clamp(terminal_.columns / 5, 5, 40);
@@ -85,12 +107,14 @@ void LabProgress::Clear() {
 }
 
 void LabProgress::End(const LabRecord& record) {
-  clock_.Finished(record.seconds);
+  clock_.Finished(record.name, record.seconds);
+  std::erase(running_, record.name);
+  ++ended_;
   Clear();
   if (terminal_.interactive) return;
-  terminal_.print(absl::StrFormat(
-      "lab %d/%d: %s: %s (%.1f s)\n", current_, names_.size(), record.name,
-      record.error.empty() ? CountVerdicts({record}) : "could not run", record.seconds));
+  terminal_.print(absl::StrFormat("lab %d/%d: %s: %s (%.1f s)\n", ended_, all_, record.name,
+                                  record.error.empty() ? CountVerdicts({record}) : "could not run",
+                                  record.seconds));
 }
 
 std::string CountVerdicts(const std::vector<LabRecord>& records) {

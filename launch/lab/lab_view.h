@@ -1,6 +1,7 @@
 #pragma once
 // What `lab run` shows while it works and at its end, apart from where it goes.
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,21 +11,26 @@
 namespace tw {
 
 // How long a run of all experiments will still take: the expected seconds of each, corrected by how
-// fast the finished ones were.
+// fast the finished ones were. Times in seconds, of any clock.
 class LabClock {
  public:
-  // Expected seconds, in the order they are run.
-  explicit LabClock(std::vector<double> expected);
-  void Finished(double seconds);  // the current one
-  // `seconds` into the current one. It never counts as done before it is.
-  double left(double seconds) const;
-  double done(double seconds) const;  // part of the whole, 0..1
+  // Expected seconds, and how many run at once.
+  explicit LabClock(std::map<std::string, double> expected, int at_once = 1);
+  void Began(const std::string& name, double now);
+  void Finished(const std::string& name, double seconds);
+  // What runs never counts as done before it is.
+  double left(double now) const;
+  double done(double now) const;  // part of the whole, 0..1
 
  private:
   double factor() const;
 
-  std::vector<double> expected_;
-  size_t current_ = 0;
+  std::map<std::string, double> waiting_;  // expected
+  struct Running {
+    double expected, began;
+  };
+  std::map<std::string, Running> running_;
+  int at_once_;
   double expected_done_ = 0, seconds_done_ = 0;
 };
 
@@ -32,12 +38,13 @@ class LabClock {
 // that ends.
 class LabProgress {
  public:
-  LabProgress(ConsoleTerminal terminal, std::vector<std::string> names,
-              std::vector<double> seconds);
+  // Expected seconds of each experiment, and how many run at once.
+  LabProgress(ConsoleTerminal terminal, std::map<std::string, double> expected, int at_once = 1);
   ~LabProgress();
 
-  void Begin();  // the next experiment
+  void Begin(const std::string& name);
   void Round(const LabRun& run, int64_t round);
+  void Tick();  // time has passed
   void End(const LabRecord& record);
   // Takes the bar away, so that something else can be printed.
   void Clear();
@@ -45,11 +52,14 @@ class LabProgress {
  private:
   void Draw(const std::string& what);
 
+  double now() const { return terminal_.now_ms() / 1e3; }
+
   ConsoleTerminal terminal_;
-  std::vector<std::string> names_;
+  size_t all_;
   LabClock clock_;
-  size_t current_ = 0;  // counts from 1
-  double began_ms_ = 0, drawn_ms_ = 0;
+  std::vector<std::string> running_;
+  size_t begun_ = 0, ended_ = 0;
+  double drawn_ms_ = 0;
   bool bar_open_ = false;
 };
 

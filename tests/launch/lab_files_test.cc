@@ -77,7 +77,8 @@ class LabFiles : public testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   Status Lab(std::vector<std::string> words, bool json = false) {
-    words.insert(words.end(), {"plot=no", "out=" + folder_.string()});
+    // Workers would be this test program again.
+    words.insert(words.end(), {"jobs=1", "plot=no", "out=" + folder_.string()});
     std::ostringstream out;
     const Status status = RunLab("run", words, /*quick=*/false, json, out);
     said_ = out.str();

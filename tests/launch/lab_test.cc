@@ -84,6 +84,7 @@ TEST(Lab, RefusesWhatItDoesNotKnow) {
   EXPECT_NE(message("run", {"econtrol_lsq", "rows="}).find("a file"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "images="}).find("a folder"), std::string::npos);
   EXPECT_NE(message("run", {"econtrol_lsq", "seeds=0"}).find("[1, 1000]"), std::string::npos);
+  EXPECT_NE(message("run", {"econtrol_lsq", "jobs=0"}).find("[1, 1000]"), std::string::npos);
 }
 
 TEST(Lab, ClaimsAreOnTheMeanOverSeedsAndNaNNeverPasses) {

@@ -6,18 +6,34 @@ namespace tw {
 namespace {
 
 TEST(LabClock, CorrectsWhatIsExpectedByWhatWasMeasured) {
-  LabClock clock({10, 20, 30});
-  EXPECT_DOUBLE_EQ(clock.left(0), 60);
-  EXPECT_DOUBLE_EQ(clock.done(0), 0);
-  EXPECT_DOUBLE_EQ(clock.left(4), 56);
+  LabClock clock({{"a", 10}, {"b", 20}, {"c", 30}});
+  EXPECT_DOUBLE_EQ(clock.left(7), 60);
+  EXPECT_DOUBLE_EQ(clock.done(7), 0);
+  clock.Began("a", 7);
+  EXPECT_DOUBLE_EQ(clock.left(11), 56);
   // It never counts as done before it is.
-  EXPECT_DOUBLE_EQ(clock.left(100), 0.2 + 20 + 30);
-  clock.Finished(20);  // half as fast: (20 + 3) / (10 + 3)
-  EXPECT_DOUBLE_EQ(clock.left(0), 50 * 23.0 / 13);
-  clock.Finished(40);
-  clock.Finished(60);
-  EXPECT_DOUBLE_EQ(clock.left(0), 0);
-  EXPECT_DOUBLE_EQ(clock.done(0), 1);
+  EXPECT_DOUBLE_EQ(clock.left(107), 0.2 + 20 + 30);
+  clock.Finished("a", 20);  // half as fast: (20 + 3) / (10 + 3)
+  EXPECT_DOUBLE_EQ(clock.left(27), 50 * 23.0 / 13);
+  clock.Began("b", 27);
+  clock.Finished("b", 40);
+  clock.Began("c", 67);
+  clock.Finished("c", 60);
+  EXPECT_DOUBLE_EQ(clock.left(127), 0);
+  EXPECT_DOUBLE_EQ(clock.done(127), 1);
+}
+
+TEST(LabClock, DividesByWhatRunsAtOnceButNotWhatIsOne) {
+  LabClock clock({{"a", 40}, {"b", 10}, {"c", 10}}, 2);
+  EXPECT_DOUBLE_EQ(clock.left(0), 40);  // the long one alone takes as much
+  clock.Began("a", 0);
+  clock.Began("b", 0);
+  EXPECT_DOUBLE_EQ(clock.left(5), 35);
+  EXPECT_DOUBLE_EQ(clock.done(5), 10.0 / (10 + 2 * 35));
+  clock.Finished("b", 10);
+  clock.Began("c", 10);
+  clock.Finished("a", 40);
+  EXPECT_DOUBLE_EQ(clock.left(40), 0.2);
 }
 
 struct Screen {
@@ -37,12 +53,12 @@ LabRecord Record(const std::string& name, double seconds) {
 
 TEST(LabProgress, SaysALineAnExperimentWithoutATerminal) {
   Screen screen;
-  LabProgress progress(screen.terminal(false), {"one", "two"}, {1, 1});
-  progress.Begin();
+  LabProgress progress(screen.terminal(false), {{"one", 1}, {"two", 1}});
+  progress.Begin("one");
   progress.Round({.label = "sgd", .rounds = 10}, 5);
   EXPECT_EQ(screen.text, "");
   progress.End(Record("one", 1.25));
-  progress.Begin();
+  progress.Begin("two");
   LabRecord broken = Record("two", 0);
   broken.error = "no file";
   progress.End(broken);
@@ -52,8 +68,8 @@ TEST(LabProgress, SaysALineAnExperimentWithoutATerminal) {
 
 TEST(LabProgress, DrawsABarWithTheTimeLeftOnATerminal) {
   Screen screen;
-  LabProgress progress(screen.terminal(true), {"one", "two"}, {60, 60});
-  progress.Begin();
+  LabProgress progress(screen.terminal(true), {{"one", 60}, {"two", 60}});
+  progress.Begin("one");
   screen.text.clear();
   screen.now = 30e3;
   const LabRun run{.label = "ef14, zeta 1", .seed = 2, .rounds = 4000};
@@ -67,6 +83,30 @@ TEST(LabProgress, DrawsABarWithTheTimeLeftOnATerminal) {
   EXPECT_EQ(screen.text, "");
   progress.End(Record("one", 30));
   EXPECT_EQ(screen.text, "\r\x1b[K");  // the table has the place to itself
+}
+
+TEST(LabProgress, NamesAllThatRunAndCountsThoseThatEnd) {
+  Screen screen;
+  LabProgress bar(screen.terminal(true), {{"one", 60}, {"two", 60}, {"three", 60}}, 2);
+  bar.Begin("one");
+  bar.Begin("two");
+  screen.text.clear();
+  screen.now = 30e3;
+  bar.Tick();
+  EXPECT_EQ(screen.text.rfind("\r\x1b[K 33% 2/3 one, two [", 0), 0u) << screen.text;
+  EXPECT_NE(screen.text.find("] ETA 1:00 "), std::string::npos) << screen.text;
+  screen.text.clear();
+  bar.Tick();
+  EXPECT_EQ(screen.text, "");
+
+  LabProgress lines(screen.terminal(false), {{"one", 60}, {"two", 60}}, 2);
+  lines.Begin("one");
+  lines.Begin("two");
+  lines.Tick();
+  lines.End(Record("two", 1));
+  lines.End(Record("one", 2));
+  EXPECT_EQ(screen.text,
+            "lab 1/2: two: 1 PASS, 1 FAIL (1.0 s)\nlab 2/2: one: 1 PASS, 1 FAIL (2.0 s)\n");
 }
 
 TEST(LabTables, ShowEveryClaimAndRepeatWhatFailed) {

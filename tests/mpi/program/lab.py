@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 
 import harness
 
@@ -33,6 +35,43 @@ class Lab(harness.ProgramTest):
         record = json.loads(self.read("on4", names[0], "claims.json"))
         self.assertEqual(record["ranks"], 4)
         self.assertEqual(record["command"], f"mpirun -np 4 tightwire lab run {names[0]} --quick")
+
+    def test_jobs_beside_each_other_give_the_same_files_and_totals(self):
+        for jobs in ("1", "3"):
+            result = self.lab(None, *QUICK, "--quick", "--plot", "no", "--out", f"jobs{jobs}", "--jobs", jobs)
+            self.assertRegex(result.out, rf"{len(QUICK)} experiments, .*PASS")
+            for name in QUICK:
+                self.assertEqual(result.out.count(f"{name}: "), 1)
+            self.assertEqual(len(re.findall(r"^lab \d/5: ", result.err, re.MULTILINE)), len(QUICK))
+        for name in QUICK:
+            self.assertTrue(self.read("jobs1", name, "curves.csv") == self.read("jobs3", name, "curves.csv"), name)
+            one, three = (json.loads(self.read(f"jobs{jobs}", name, "claims.json")) for jobs in "13")
+            self.assertEqual(one["claims"], three["claims"])
+            self.assertEqual(one["command"], three["command"])
+
+    def test_a_worker_that_dies_is_named_and_the_others_go_on(self):
+        command = [harness.PROGRAM, "lab", "run", "zeta_sweep", "naive_top1", "--jobs", "2", "--plot", "no"]
+        with harness.Job(command, self.folder) as job:
+            def worker():
+                for pid in job.descendants():
+                    with open(f"/proc/{pid}/cmdline", "rb") as file:
+                        if b"zeta_sweep" in file.read().split(b"\0"):
+                            return pid
+                return None
+            harness.send(harness.poll(worker, "the worker of zeta_sweep"), signal.SIGKILL)
+            result = job.wait(120)
+        self.assertEqual(result.code, 70, result.err)
+        self.assertRegex(result.err, r"zeta_sweep: its process was ended by a signal: Killed")
+        self.assertRegex(result.out, r"could not run  zeta_sweep: ")
+        self.assertTrue(os.path.exists(self.path("runs/lab/naive_top1/claims.json")))
+
+    def test_workers_end_with_the_process_that_started_them(self):
+        command = [harness.PROGRAM, "lab", "run", "zeta_sweep", "econtrol_deep", "--jobs", "2", "--plot", "no"]
+        with harness.Job(command, self.folder) as job:
+            workers = harness.poll(lambda: len(job.descendants()) == 2 and job.descendants(), "two workers")
+            harness.send(job.process.pid, signal.SIGKILL)
+            job.process.wait()
+            harness.poll(lambda: not any(harness.exists(pid) for pid in workers), "their end", 10)
 
     def test_one_rank_speaks_and_json_is_alone_on_stdout(self):
         result = self.lab(2, "powersgd_warm_start", "--quick", "--json", "--plot=no")
