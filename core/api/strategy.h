@@ -137,6 +137,10 @@ class StepMachine {
   // would see: the estimate of the mean over ranks. False: some rank's were not finite; vectors
   // and all state are as before. Losses of local steps travel along. At most once a step.
   virtual StatusOr<bool> Exchange(std::span<const TensorView> vectors) = 0;
+  // The same in the background of local steps, of this step and later ones: what vectors point to
+  // belongs to the engine until FinishStarted, which comes before any other exchange.
+  virtual Status StartExchange(std::span<const TensorView> vectors) = 0;
+  virtual StatusOr<bool> FinishStarted() = 0;
 };
 
 class Strategy {

@@ -22,21 +22,25 @@ SpanLog::SpanLog(int64_t first, int64_t last, size_t capacity,
 }
 
 void SpanLog::BeginStep(int64_t step) {
+  std::lock_guard<std::mutex> lock(mutex_);
   step_ = step;
   on_.store(first_ <= step && step <= last_, std::memory_order_relaxed);
 }
 
 Status SpanLog::EndStep(double begin_ms, double end_ms) {
   Add(SpanKind::kStep, -1, begin_ms, end_ms);
-  on_.store(false, std::memory_order_relaxed);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    on_.store(false, std::memory_order_relaxed);
+  }
   if (step_ != last_ || !on_last_) return OkStatus();
   return on_last_(*this);
 }
 
 std::span<const Span> SpanLog::spans() const {
-  return {spans_.data(), std::min(count_.load(), spans_.size())};
+  return {spans_.data(), std::min(count_, spans_.size())};
 }
 
-int64_t SpanLog::dropped() const { return static_cast<int64_t>(count_.load() - spans().size()); }
+int64_t SpanLog::dropped() const { return static_cast<int64_t>(count_ - spans().size()); }
 
 }  // namespace tw

@@ -1,16 +1,18 @@
 #pragma once
 // SpanLog: when each part of a step ran and for which bucket, for the timeline of a few steps. All
-// memory is taken when the log is made; a span costs an atomic addition and a store, and outside of
-// the steps asked for, or without a log, one test of a pointer and a flag.
+// memory is taken when the log is made; a span costs a lock and a store, and outside of the steps
+// asked for, or without a log, one test of a pointer and a flag. A span belongs to the step in
+// which it ended.
 //
-// Thread safety: Add from any thread. BeginStep and EndStep from one, with nothing of the step
-// under way; readers come after EndStep.
+// Thread safety: Add from any thread. BeginStep and EndStep from one; readers come after the last
+// EndStep, or from on_last.
 
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -54,8 +56,10 @@ class SpanLog {
 
   void Add(SpanKind kind, int32_t bucket, double begin_ms, double end_ms) {
     if (!on_.load(std::memory_order_relaxed)) return;
-    const size_t i = count_.fetch_add(1, std::memory_order_relaxed);
-    if (i < spans_.size()) spans_[i] = {kind, bucket, step_, begin_ms, end_ms};
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!on_.load(std::memory_order_relaxed)) return;
+    if (count_ < spans_.size()) spans_[count_] = {kind, bucket, step_, begin_ms, end_ms};
+    ++count_;
   }
 
   // In the order in which they ended.
@@ -69,7 +73,8 @@ class SpanLog {
   const int64_t first_, last_;
   std::function<Status(const SpanLog&)> on_last_;
   std::vector<Span> spans_;
-  std::atomic<size_t> count_ = 0;
+  std::mutex mutex_;  // of what follows
+  size_t count_ = 0;
   std::atomic<bool> on_ = false;
   int64_t step_ = 0;
 };

@@ -15,6 +15,7 @@ std::string Describe(const std::vector<int64_t>& shape, DType dtype) {
 
 TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
                           Reshard reshard, bool* created) {
+  std::lock_guard<std::mutex> lock(mutex_);
   auto& cell = cells_[name];
   if (cell && cell->restored) {
     const StateSlot& was = cell->slot;
@@ -64,7 +65,13 @@ TensorView StateBag::Restore(const std::string& name, const std::vector<int64_t>
   return view;
 }
 
+Status StateBag::mismatch() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return mismatch_;
+}
+
 const StateSlot* StateBag::Find(const std::string& name) const {
+  std::lock_guard<std::mutex> lock(mutex_);
   auto it = cells_.find(name);
   return it == cells_.end() ? nullptr : &it->second->slot;
 }
@@ -98,6 +105,7 @@ void StateBag::BeginJournal() {
 
 void StateBag::Touch(const std::string& name) {
   if (!journaling_) return;
+  std::lock_guard<std::mutex> lock(mutex_);
   auto it = cells_.find(name);
   TW_CHECK(it != cells_.end());
   Cell& cell = *it->second;

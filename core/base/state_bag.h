@@ -9,12 +9,14 @@
 // non-finite gradient leaves no trace, even when other buckets of it were already exchanged.
 // Journal copies are allocated once.
 //
-// Thread safety: Slot() and the walk only from one thread at a time; distinct slots may be written
-// from different threads.
+// Thread safety: Slot, Find, Touch and mismatch from any thread, e.g. of local steps while the lane
+// exchanges what the steps before have moved; distinct slots may be written from different threads.
+// Everything else while nobody else is at the bag.
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -55,7 +57,7 @@ class StateBag {
   TensorView Restore(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
                      Reshard reshard);
   // DataError about the first restored slot that did not fit its owner; OK while all did.
-  const Status& mismatch() const { return mismatch_; }
+  Status mismatch() const;
   // Null when there is none.
   const StateSlot* Find(const std::string& name) const;
   void Erase(const std::string& name);
@@ -82,6 +84,7 @@ class StateBag {
     bool made_in_journal = false;
     bool restored = false;  // its owner has not asked for it yet
   };
+  mutable std::mutex mutex_;  // of cells_ and mismatch_
   std::map<std::string, std::unique_ptr<Cell>> cells_;
   bool journaling_ = false;
   uint64_t generation_ = 0;

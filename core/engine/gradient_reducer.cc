@@ -17,6 +17,12 @@
 #include "core/engine/buckets.h"
 
 namespace tw {
+namespace {
+
+Async Nothing() { co_return OkStatus(); }
+
+}  // namespace
+
 // LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that
 // called backward.
 class GradientReducer::Hook : public torch::autograd::PostAccumulateGradHook {
@@ -165,32 +171,33 @@ Async GradientReducer::RunBucket(int b) {
   return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
 }
 
-// control ends with the number of ranks that have something non-finite.
-Status GradientReducer::Agree(std::vector<double>* control) {
-  control->back() = local_finite_ ? 0 : 1;
+Status GradientReducer::Agree() {
+  control_.back() = local_finite_ ? 0 : 1;
   if (comm_->size() == 1) return OkStatus();
   ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kAgree});
-  return comm_->AllReduceSum(*control, {step_, -1, "agreement on finite gradients"});
+  return comm_->AllReduceSum(control_, {step_, -1, "agreement on finite gradients"});
 }
 
-Status GradientReducer::AgreeThenExchange(std::vector<double>* control) {
-  TW_RETURN_IF_ERROR(lane_->Run([&]() -> Status {
+// Buckets follow the agreement on the lane, and do nothing when it says so.
+void GradientReducer::LaunchAgreedExchange() {
+  lane_->Post([this]() -> Status {
     for (const Bucket& bucket : buckets_) {
       for (const TensorView& v : bucket.vectors) local_finite_ = local_finite_ && AllFinite(v);
     }
-    return Agree(control);
-  }));
-  agreed_ = true;
-  if (control->back() != 0 || Identity()) return OkStatus();
-  for (int b = 0; b < num_buckets(); ++b) LaunchBucket(b);
-  return lane_->Wait();
+    TW_RETURN_IF_ERROR(Agree());
+    agreed_ = control_.back() == 0;
+    return OkStatus();
+  });
+  if (Identity()) return;
+  for (int b = 0; b < num_buckets(); ++b) {
+    lane_->Launch([this, b] { return agreed_ ? RunBucket(b) : Nothing(); });
+  }
 }
 
-ReduceOutcome GradientReducer::Outcome(double start_ms, const std::vector<double>& control,
-                                       std::span<double> sums) {
-  std::copy(control.begin(), control.end() - 1, sums.begin());
+ReduceOutcome GradientReducer::Outcome(double start_ms, std::span<double> sums) {
+  std::copy(control_.begin(), control_.end() - 1, sums.begin());
   ReduceOutcome outcome;
-  outcome.finite = control.back() == 0;
+  outcome.finite = control_.back() == 0;
   const double now = NowMs();
   outcome.exposed_ms = now - start_ms;
   SpanTarget{options_.spans, SpanKind::kWait}.Add(start_ms, now);
@@ -211,39 +218,54 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   }
   for (Bucket& bucket : buckets_) bucket.waiting = 0;
 
-  std::vector<double> control(sums.begin(), sums.end());
-  control.push_back(0);
+  control_.assign(sums.begin(), sums.end());
+  control_.push_back(0);
   if (!options_.overlap) {
-    TW_RETURN_IF_ERROR(AgreeThenExchange(&control));
-    return Outcome(start, control, sums);
+    LaunchAgreedExchange();
+    TW_RETURN_IF_ERROR(lane_->Wait());
+    return Outcome(start, sums);
   }
   LaunchReady();
   if (Identity()) {
     for (const ParameterView& view : views_) local_finite_ = local_finite_ && AllFinite(view.grad);
   }
-  TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(&control); }));
-  control.back() == 0 ? state_->CommitJournal() : state_->Rollback();
-  return Outcome(start, control, sums);
+  TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(); }));
+  control_.back() == 0 ? state_->CommitJournal() : state_->Rollback();
+  return Outcome(start, sums);
 }
 
 StatusOr<ReduceOutcome> GradientReducer::Exchange(uint64_t step,
                                                   std::span<const TensorView> vectors,
                                                   std::span<double> sums, const TurnOptions& turn) {
-  TW_CHECK(!armed_);
   pipeline_.set_turn(turn);
+  StartExchange(step, vectors, sums);
+  StatusOr<ReduceOutcome> outcome = FinishExchange(sums);
+  pipeline_.set_turn({});
+  return outcome;
+}
+
+void GradientReducer::StartExchange(uint64_t step, std::span<const TensorView> vectors,
+                                    std::span<const double> sums) {
+  TW_CHECK(!armed_ && !exchanging_);
   TW_CHECK_EQ(vectors.size(), views_.size());
-  const double start = NowMs();
+  exchanging_ = true;
   Start(step);
   for (Bucket& bucket : buckets_) {
     bucket.vectors.clear();
     for (int i : bucket.parameters) bucket.vectors.push_back(vectors[static_cast<size_t>(i)]);
   }
-  std::vector<double> control(sums.begin(), sums.end());
-  control.push_back(0);
-  const Status done = AgreeThenExchange(&control);
-  pipeline_.set_turn({});
+  control_.assign(sums.begin(), sums.end());
+  control_.push_back(0);
+  LaunchAgreedExchange();
+}
+
+StatusOr<ReduceOutcome> GradientReducer::FinishExchange(std::span<double> sums) {
+  TW_CHECK(exchanging_);
+  const double start = NowMs();
+  const Status done = lane_->Wait();
+  exchanging_ = false;
   TW_RETURN_IF_ERROR(done);
-  return Outcome(start, control, sums);
+  return Outcome(start, sums);
 }
 
 std::vector<std::string> GradientReducer::TakeNewlyUnused() {

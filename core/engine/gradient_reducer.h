@@ -59,6 +59,12 @@ class GradientReducer {
   // nothing is touched.
   StatusOr<ReduceOutcome> Exchange(uint64_t step, std::span<const TensorView> vectors,
                                    std::span<double> sums, const TurnOptions& turn = {});
+  // The same in two parts, between which the caller may do anything that needs no exchange. What
+  // `vectors` point to and the state of codecs and feedback are the lane's in the meantime.
+  void StartExchange(uint64_t step, std::span<const TensorView> vectors,
+                     std::span<const double> sums);
+  StatusOr<ReduceOutcome> FinishExchange(std::span<double> sums);
+  bool exchanging() const { return exchanging_; }
 
   // Null for none, the default. Between two steps.
   void set_observer(GradientObserver* observer) { pipeline_.set_observer(observer); }
@@ -87,10 +93,9 @@ class GradientReducer {
   bool Identity() const;
   int64_t BytesSent() const;
   void Start(uint64_t step);
-  Status Agree(std::vector<double>* control);
-  Status AgreeThenExchange(std::vector<double>* control);
-  ReduceOutcome Outcome(double start_ms, const std::vector<double>& control,
-                        std::span<double> sums);
+  Status Agree();
+  void LaunchAgreedExchange();
+  ReduceOutcome Outcome(double start_ms, std::span<double> sums);
 
   const Plan* plan_;
   Communicator* comm_;
@@ -111,6 +116,10 @@ class GradientReducer {
   bool local_finite_ = true;  // written on the lane, read after Wait
   bool agreed_ = false;       // before the buckets: no need to look again
   int64_t wire_start_ = 0;
+  bool exchanging_ = false;
+  // The caller's sums, then the number of ranks that have something non-finite. The lane's from the
+  // first launch to the wait.
+  std::vector<double> control_;
 };
 
 }  // namespace tw

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace tw {
 namespace {
@@ -35,9 +36,9 @@ void LossLog::AddOwn(double own, bool counts) {
   ring[2 * at + 1] = counts ? 1 : 0;
 }
 
-std::vector<double> LossLog::Waiting() const {
+std::vector<double> LossLog::TakeWaiting() {
   std::vector<double> out;
-  const int64_t count = Counter(*state_, kWaitingCount);
+  const int64_t count = std::exchange(Counter(*state_, kWaitingCount), 0);
   const double* ring = Numbers(*state_, kWaiting, 2 * kSteps, Reshard::kKeepMean);
   for (int64_t i = std::max<int64_t>(0, count - kSteps); i < count; ++i) {
     out.push_back(ring[2 * (i % kSteps)]);
@@ -52,7 +53,6 @@ double LossLog::Settle(std::span<const double> sums, double otherwise) {
     newest = sums[i + 1] > 0 ? sums[i] / sums[i + 1] : otherwise;
     if (sums[i + 1] > 0) Add(newest);
   }
-  Counter(*state_, kWaitingCount) = 0;
   return newest;
 }
 

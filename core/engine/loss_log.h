@@ -20,9 +20,10 @@ class LossLog {
 
   // This rank's loss in a local step; `counts` false when the step was skipped here.
   void AddOwn(double own, bool counts);
-  // What the other ranks need of the waiting losses: sums over ranks go to Settle.
-  std::vector<double> Waiting() const;
-  // Adds the means over ranks of the losses that waited; returns the newest step's, or `otherwise`
+  // What the other ranks need of the waiting losses, which wait no longer: sums over ranks go to
+  // Settle.
+  std::vector<double> TakeWaiting();
+  // Adds the means over ranks of losses that were taken; returns the newest step's, or `otherwise`
   // when no rank had one.
   double Settle(std::span<const double> sums, double otherwise);
 

@@ -1,5 +1,5 @@
 // One step, read top to bottom: Step -> strategy -> ComputeGradients, FinishExchange, ApplyUpdate
-// (or their local kin and Exchange) -> Report. Next: gradient_reducer.cc.
+// (or their local kin, trainer_local_steps.cc) -> Report. Next: gradient_reducer.cc.
 #include "core/engine/trainer.h"
 
 #include <ATen/TensorOperators.h>
@@ -38,7 +38,6 @@ Status Trainer::Run(int64_t first_step) {
 Status Trainer::Step(int64_t step) {
   step_ = step;
   BeginTurns();
-  record_ = {};
   record_.step = step + 1;
   record_.lr = options_.lr * parts_.schedule->Factor(step, options_.steps);
   record_.dense_bytes = summary_.dense_bytes_per_step;
@@ -60,6 +59,7 @@ Status Trainer::Step(int64_t step) {
   TW_RETURN_IF_ERROR(skips_.Add(result, step_, options_.max_skipped));
   TW_RETURN_IF_ERROR(Report());
   if (parts_.plan_updater) TW_RETURN_IF_ERROR(parts_.plan_updater->EndStep(record_));
+  record_ = {};  // an exchange that a checkpoint waits for is the next step's
   check_due_ = check_due_ || (options_.check_replicas_every > 0 &&
                               (step + 1) % options_.check_replicas_every == 0);
   if (check_due_ && result.replicas_equal) {
@@ -169,46 +169,6 @@ Status Trainer::Update(int64_t update, Reshard moments) {
   return tw::Update(*parts_.optimizer, parts_.reducer->views(), context);
 }
 
-StatusOr<LocalGradients> Trainer::ComputeLocalGradients() {
-  TW_RETURN_IF_ERROR(Backward(/*exchange=*/false));
-  const bool finite = GradientsFinite(parts_.reducer->views());
-  losses_.AddOwn(record_.loss, finite && std::isfinite(record_.loss));
-  return LocalGradients{record_.loss, finite};
-}
-
-// In fp64: ranks that skipped have counts of their own, and at another number of ranks their mean
-// goes on. After common updates, whose moments each rank takes over, it is their count that goes
-// on.
-double& Trainer::OwnUpdates() {
-  bool created = false;
-  auto* own = static_cast<double*>(
-      parts_.state->Slot("trainer/own_updates", {1}, DType::kF64, Reshard::kKeepMean, &created)
-          .data);
-  const StateSlot* common = created ? parts_.state->Find("trainer/update") : nullptr;
-  if (common) *own = static_cast<double>(*static_cast<const int64_t*>(common->view.data));
-  return *own;
-}
-
-Status Trainer::ApplyLocalUpdate() {
-  return Update(std::llround(++OwnUpdates()), Reshard::kKeepMean);
-}
-
-void Trainer::ForgetMoments() {
-  OwnUpdates() = 0;
-  parts_.state->ForEach([](const std::string& name, const StateSlot& slot) {
-    if (name.starts_with("optimizer/")) FillZero(slot.view);
-  });
-}
-
-StatusOr<bool> Trainer::Exchange(std::span<const TensorView> vectors) {
-  std::vector<double> sums = losses_.Waiting();
-  TW_ASSIGN_OR_RETURN(const ReduceOutcome outcome,
-                      parts_.reducer->Exchange(static_cast<uint64_t>(step_), vectors, sums));
-  record_.loss = losses_.Settle(sums, record_.loss);
-  RecordExchange(outcome);
-  return outcome.finite;
-}
-
 Status Trainer::Report() {
   const int64_t batches = (step_ + 1) * options_.accumulate * parts_.comm->size();
   record_.samples = batches * parts_.task->samples_per_batch();
@@ -217,7 +177,8 @@ Status Trainer::Report() {
   summary_.tokens = record_.tokens;
   statistics_.Add(record_);
   if (parts_.sinks.empty() || record_.step % options_.metrics_every != 0) return OkStatus();
-  record_.residual_norm = ResidualNorm(*parts_.state);
+  record_.residual_norm =
+      parts_.reducer->exchanging() ? residual_norm_ : ResidualNorm(*parts_.state);
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();
   for (MetricSink* sink : parts_.sinks) TW_RETURN_IF_ERROR(sink->Write(record_));
   return OkStatus();

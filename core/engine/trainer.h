@@ -79,6 +79,8 @@ class Trainer : private TurnMachine {
   Status ApplyLocalUpdate() override;
   void ForgetMoments() override;
   StatusOr<bool> Exchange(std::span<const TensorView> vectors) override;
+  Status StartExchange(std::span<const TensorView> vectors) override;
+  StatusOr<bool> FinishStarted() override;
 
   Status Step(int64_t step);
   Status Backward(bool exchange, int64_t batch = 0);
@@ -90,11 +92,13 @@ class Trainer : private TurnMachine {
 
   TrainerParts parts_;
   TrainerOptions options_;
-  StepRecord record_;
+  StepRecord record_;  // of this step so far
   int64_t step_ = 0;
   SkipCount skips_;
   bool check_due_ = false;
   LossLog losses_;
+  std::vector<double> started_sums_;  // losses that travel with an exchange in the background
+  double residual_norm_ = 0;          // before it, as the memories are the lane's
   TrainSummary summary_;
   StepStatistics statistics_;
   Workspace optimizer_scratch_;

@@ -3,8 +3,7 @@
 //   D = mean over ranks of (a - x_i) after H local steps       (local_rounds.h)
 //   m <- mu*m + D;   a <- a - lr * (D + mu*m)
 // State: other (local_rounds.h); m, shaped as the parameter, in units of the parameter, the same on
-// all ranks; none when mu is 0. Left out: fragments sent one after the other and outer steps that
-// are applied late (Streaming DiLoCo).
+// all ranks; none when mu is 0. Left out: fragments sent one after the other (Streaming DiLoCo).
 
 #include "optim/descend.h"
 #include "optim/elementwise.h"
@@ -15,11 +14,14 @@ namespace {
 
 struct DiLoCoConfig {
   int64_t local_steps = 10;
+  int64_t delay_steps = 0;
   double outer_lr = 0.7;
   double outer_momentum = 0.9;
   static FieldList<DiLoCoConfig> Fields() {
     return FieldList<DiLoCoConfig>()
         .Int("local_steps", &DiLoCoConfig::local_steps, {1}, "local steps between exchanges")
+        .Int("delay_steps", &DiLoCoConfig::delay_steps, {0},
+             "steps that go on while an exchange is under way, at most local_steps; 0 waits for it")
         .Real("outer_lr", &DiLoCoConfig::outer_lr, {0, 1e3, kOpenLow},
               "learning rate of the step on the mean of what ranks moved; 1 takes the mean")
         .Real("outer_momentum", &DiLoCoConfig::outer_momentum, {0, 1, kOpenHigh},
@@ -29,7 +31,8 @@ struct DiLoCoConfig {
 
 class DiLoCo : public LocalRounds {
  public:
-  explicit DiLoCo(const DiLoCoConfig& config) : LocalRounds(config.local_steps), config_(config) {}
+  explicit DiLoCo(const DiLoCoConfig& config)
+      : LocalRounds(config.local_steps, config.delay_steps), config_(config) {}
 
   int64_t StateBytes(const TensorSpec& spec) const override {
     const int64_t m = config_.outer_momentum == 0 ? 0 : DTypeBytes(MomentDType(spec.dtype));
@@ -56,6 +59,11 @@ class DiLoCo : public LocalRounds {
 };
 
 StatusOr<std::unique_ptr<Strategy>> Create(const DiLoCoConfig& config) {
+  if (config.delay_steps > config.local_steps) {
+    return ConfigError("strategy.delay_steps = " + std::to_string(config.delay_steps) +
+                       ": at most strategy.local_steps = " + std::to_string(config.local_steps) +
+                       ", for one exchange is under way at a time");
+  }
   return std::make_unique<DiLoCo>(config);
 }
 

@@ -91,6 +91,24 @@ class Reports(unittest.TestCase):
         self.assertEqual(code, 0, out)
         self.assertTrue(1000 < os.path.getsize(os.path.join(self.scratch, "images", "two.png")) < 200000)
 
+    @unittest.skipUnless(HAVE_MATPLOTLIB, "no matplotlib")
+    def test_time_to_a_loss_has_its_table_and_picture(self):
+        report = load("bench_report")
+        page = self.write("benchmarks.md", f"{report.BEGIN}\n{report.END}\n")
+        curve = {"rate": "1mbit", "points": [[100.0, 3.0], [900.0, 1.5]], "s_per_step": 0.5, "share": 0.95}
+        measured = {"hosts": 4, "target": 1.75, "curves": [
+            {**curve, "who": "PyTorch none@4", "torch": True, "seconds_to_target": 800.0, "share": None},
+            {**curve, "who": "4 bits", "torch": False, "seconds_to_target": 8.0},
+            {**curve, "who": "too coarse", "torch": False, "seconds_to_target": None}]}
+        self.assertEqual(run("bench_report", "--docs", self.scratch, "--add", "slow", self.write("t.json", measured))[0], 0)
+        code, out = run("bench_report", "--docs", self.scratch)
+        self.assertEqual(code, 0, out)
+        with open(page, encoding="utf-8") as file:
+            text = file.read()
+        for part in ("| 1mbit | PyTorch none@4 | 500 | 800 | 1.00 |  |", "| 1mbit | 4 bits | 500 | 8 | 100.00 | 0.95 |", "| too coarse | 500 | not reached |  |"):
+            self.assertIn(part, text)
+        self.assertTrue(1000 < os.path.getsize(os.path.join(self.scratch, "images", "slow.png")) < 200000)
+
     def test_time_to_a_loss_is_read_off_between_two_evaluations(self):
         seconds_to = load("time_to_loss").seconds_to
         curve = [[10, 3.0], [20, 2.0], [30, 1.0]]

@@ -72,6 +72,101 @@ TEST(LocalSteps, TheOuterStepIsNesterovs) {
   EXPECT_TRUE(at::allclose(Train(nesterov).weights[0], start - 0.5 * 1.9 * moved, 1e-5, 1e-6));
 }
 
+Keys Late(int64_t local_steps, int64_t delay_steps, double lr = 1, double momentum = 0) {
+  return {{"local_steps", local_steps},
+          {"delay_steps", delay_steps},
+          {"outer_lr", lr},
+          {"outer_momentum", momentum}};
+}
+
+TEST(LateRounds, OfOneRankWithAPlainOuterStepAreLocalTraining) {
+  RunSetup sync, late;
+  sync.ranks = late.ranks = 1;
+  sync.strategy = "sync";
+  sync.strategy_keys = {};
+  const Result a = Train(sync);
+  for (const int64_t delay : {1, 3, 4}) {
+    late.strategy_keys = Late(4, delay);
+    const Result b = Train(late);
+    ASSERT_TRUE(b.status.ok()) << b.status;
+    EXPECT_TRUE(at::allclose(a.weights[0], b.weights[0], 1e-5, 1e-6)) << delay;
+  }
+}
+
+// Two rounds by hand: the second, of steps 5 and 6, is the last one and not late.
+TEST(LateRounds, TheOuterStepComesLateAndTheStepsInBetweenCountOnce) {
+  RunSetup late, plain;
+  late.ranks = plain.ranks = 1;
+  plain.strategy = "sync";
+  plain.strategy_keys = {};
+  const at::Tensor x0 = LineTask(0, 4, 1).weight.detach();
+  plain.options.steps = 4;
+  const at::Tensor x4 = Train(plain).weights[0];
+  late.options.steps = plain.options.steps = 6;
+  const at::Tensor x6 = Train(plain).weights[0];
+  const at::Tensor d1 = x0 - x4, d2 = x4 - x6, m2 = 0.9 * d1 + d2;
+  const at::Tensor expected = x0 - 0.5 * 1.9 * d1 - 0.5 * (d2 + 0.9 * m2);
+  for (const int64_t delay : {2, 3}) {  // due at the last step, and after it
+    late.strategy_keys = Late(4, delay, 0.5, 0.9);
+    EXPECT_TRUE(at::allclose(Train(late).weights[0], expected, 1e-5, 1e-6)) << delay;
+  }
+  late.strategy_keys = Late(4, 0, 0.5, 0.9);
+  EXPECT_FALSE(at::allclose(Train(late).weights[0], expected, 1e-5, 1e-6));
+}
+
+TEST(LateRounds, RanksWithTheSameDataAreOneRank) {
+  for (const int64_t delay : {1, 4}) {
+    RunSetup one, many;
+    one.strategy_keys = many.strategy_keys = Late(4, delay, 0.7, 0.5);
+    one.ranks = 1;
+    many.ranks = 4;
+    many.same_data = true;
+    const Result a = Train(one), b = Train(many);
+    ASSERT_TRUE(b.status.ok()) << b.status;
+    EXPECT_EQ(a.hashes[0], b.hashes[0]) << delay;
+  }
+}
+
+TEST(LateRounds, BytesAndRecordsComeWithTheStepThatTakesThem) {
+  RunSetup setup;
+  setup.options.steps = 18;
+  setup.strategy_keys = Late(4, 3);
+  const Result result = Train(setup);
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  for (const StepRecord& r : result.sink.records) {
+    const bool takes = r.step == 7 || r.step == 11 || r.step == 15 || r.step == 18;
+    EXPECT_EQ(r.wire_bytes > 0, takes) << r.step;
+  }
+}
+
+TEST(LateRounds, ThatAreNotFiniteAreThrownAwayOnAllRanks) {
+  for (const int rank : {0, 1}) {
+    RunSetup bad;
+    bad.compressor = "topk";
+    bad.feedback = "ef14";
+    bad.strategy_keys = Late(4, 2);
+    bad.spoil_rank = rank;
+    bad.spoil_at = 5;  // in the second round, after the first was sent; sent in step 8
+    bad.options.steps = 10;
+    const Result result = Train(bad);
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    EXPECT_TRUE(at::isfinite(result.weights[0]).all().item<bool>());
+    EXPECT_TRUE(result.sink.records[9].skipped);
+    bad.options.steps = 24;
+    const Result on = Train(bad);
+    EXPECT_NE(on.hashes[0], result.hashes[0]) << "the run goes on";
+    EXPECT_FALSE(on.sink.records[23].skipped);
+  }
+}
+
+TEST(LateRounds, RefuseADelayOfMoreThanARound) {
+  ConfigSection section;
+  section.name = "strategy";
+  section.Set("local_steps", int64_t{4});
+  section.Set("delay_steps", int64_t{5});
+  EXPECT_EQ(ExitCode(Registry<Strategy>::Get().Find("diloco")->make(section).status()), 2);
+}
+
 TEST(LocalSteps, NothingIsSentBetweenOuterSteps) {
   RunSetup setup;
   setup.options.steps = 10;  // 4 + 4 + 2
@@ -221,12 +316,19 @@ TEST(LocalSteps, GivesUpWhenRoundAfterRoundIsThrownAway) {
 // Adam, momentum outside, error memory, and a cut inside of a round; for marina between two dense
 // rounds.
 TEST(LocalSteps, AResumedRoundIsTheUnbrokenOneBitForBit) {
-  for (const char* strategy : {"diloco", "sparseloco", "marina"}) {
+  const std::pair<const char*, Keys> strategies[] = {{"diloco", Keys{{"local_steps", int64_t{4}}}},
+                                                     {"diloco", Late(4, 1, 0.7, 0.5)},
+                                                     {"diloco", Late(4, 3, 0.7, 0.5)},
+                                                     {"diloco", Late(4, 4, 0.7, 0.5)},
+                                                     {"sparseloco", {{"local_steps", int64_t{4}}}},
+                                                     {"marina", {{"local_steps", int64_t{4}}}}};
+  for (const auto& [strategy, keys] : strategies) {
     for (const int ranks : {1, 2}) {
       TempFolder dir;
       RunSetup whole;
       whole.ranks = ranks;
       whole.strategy = strategy;
+      whole.strategy_keys = keys;
       whole.optimizer = "adamw";
       whole.optimizer_keys = {};
       whole.compressor = "topk";

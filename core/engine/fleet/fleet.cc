@@ -199,5 +199,7 @@ StatusOr<LocalGradients> Fleet::ComputeLocalGradients() { return OneRanksOwn(); 
 Status Fleet::ApplyLocalUpdate() { return OneRanksOwn(); }
 void Fleet::ForgetMoments() { TW_CHECK_OK(OneRanksOwn()); }
 StatusOr<bool> Fleet::Exchange(std::span<const TensorView>) { return OneRanksOwn(); }
+Status Fleet::StartExchange(std::span<const TensorView>) { return OneRanksOwn(); }
+StatusOr<bool> Fleet::FinishStarted() { return OneRanksOwn(); }
 
 }  // namespace tw

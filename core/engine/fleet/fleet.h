@@ -99,6 +99,8 @@ class Fleet : private StepMachine {
   Status ApplyLocalUpdate() override;
   void ForgetMoments() override;
   StatusOr<bool> Exchange(std::span<const TensorView> vectors) override;
+  Status StartExchange(std::span<const TensorView> vectors) override;
+  StatusOr<bool> FinishStarted() override;
 
   // fleet_turns.cc
   Status OpenTurn(const TurnsCall& call);

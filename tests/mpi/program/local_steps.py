@@ -18,14 +18,16 @@ class LocalSteps(harness.ProgramTest):
         os.remove(self.path(f"{run}/summary.json"))
 
     def test_rounds_send_once_and_go_on_where_they_were_cut(self):
-        for name, more in (("diloco", {}), ("sparseloco", {"feedback__decay": 0.95})):
-            with self.subTest(strategy=name):
-                keys = dict(LOCAL, strategy__name=name, run__dir=name, train__steps=18, **more)
+        for name, more, sends in (("diloco", {}, [4, 8, 12, 16, 18]), ("sparseloco", {"feedback__decay": 0.95}, [4, 8, 12, 16, 18]),
+                                  # Due after steps 7, 11, 15, but for the first the checkpoint after step 5 waits.
+                                  ("late", {"strategy__name": "diloco", "strategy__delay_steps": 3}, [6, 11, 15, 18])):
+            with self.subTest(run=name):
+                keys = dict(LOCAL, run__dir=name, train__steps=18, **{"strategy__name": name, **more})
                 self.train(2, **keys)
                 whole = self.summary(name)
                 self.assertEqual(whole["status"], "finished")
                 sent = [r["step"] for r in self.metrics(name) if r["wire_bytes"] > 0]
-                self.assertEqual(sent, [4, 8, 12, 16, 18])
+                self.assertEqual(sent, sends)
                 self.cut_after(name, 10)  # two steps into a round
                 result = self.train(2, **keys)
                 self.assertRegex(result.err, "resumed after step 10 from")
