@@ -20,18 +20,14 @@ namespace tw::kernels::HWY_NAMESPACE {
 template <Code4 kCode>
 HWY_INLINE void Quantize64(const float* x, float inverse, uint8_t* packed) {
   const StateD d;
-  NibblePacker packer;
-  for (size_t i = 0; i < 64; i += kStateLanes) {
-    packer.Put(i, ToCode<kCode>(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse))));
-  }
-  packer.Finish(packed);
+  PackNibbles<kCode>(
+      [&](size_t i) HWY_ATTR { return hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse)); }, packed);
 }
 
 template <Code4 kCode>
-HWY_INLINE void Dequantize64(const uint8_t* packed, float scale, float* out) {
-  const StateD d;
+HWY_INLINE void Dequantize64(const uint8_t* packed, const ScaledBook<kCode>& book, float* out) {
   for (size_t i = 0; i < 64; i += kStateLanes) {
-    hn::StoreU(hn::Mul(FromNibbles<kCode>(packed, i), hn::Set(d, scale)), d, out + i);
+    hn::StoreU(book.At(packed, i), StateD(), out + i);
   }
 }
 
@@ -47,11 +43,11 @@ void QuantizeRest(const float* x, size_t n, float inverse, uint8_t* packed) {
 }
 
 template <Code4 kCode>
-void DequantizeRest(const uint8_t* packed, size_t n, float scale, float* out) {
+void DequantizeRest(const uint8_t* packed, size_t n, const ScaledBook<kCode>& book, float* out) {
   HWY_ALIGN float padded[64];
   HWY_ALIGN uint8_t bytes[36] = {};
   std::copy_n(packed, (n + 1) / 2, bytes);
-  Dequantize64<kCode>(bytes, scale, padded);
+  Dequantize64<kCode>(bytes, book, padded);
   std::copy_n(padded, n, out);
 }
 
@@ -64,9 +60,10 @@ void QuantizeSpan(const float* x, size_t n, float inverse, uint8_t* packed) {
 
 template <Code4 kCode>
 void DequantizeSpan(const uint8_t* packed, size_t n, float scale, float* out) {
+  const ScaledBook<kCode> book(scale);
   size_t i = 0;
-  for (; i + 64 <= n; i += 64) Dequantize64<kCode>(packed + i / 2, scale, out + i);
-  if (i < n) DequantizeRest<kCode>(packed + i / 2, n - i, scale, out + i);
+  for (; i + 64 <= n; i += 64) Dequantize64<kCode>(packed + i / 2, book, out + i);
+  if (i < n) DequantizeRest<kCode>(packed + i / 2, n - i, book, out + i);
 }
 
 float SpanScale(const float* x, size_t n) {
@@ -132,19 +129,21 @@ template <Code8 kCode>
 void EncodeBlocksOf8(const float* x, size_t n, uint8_t* codes, float* scales) {
   const StateD d;
   for (size_t i = 0; i < n; i += kStateBlock8) {
-    const size_t size = std::min<size_t>(kStateBlock8, n - i);
-    const float scale = SpanScale(x + i, size);
+    const size_t end = std::min<size_t>(i + kStateBlock8, n);
+    const float scale = SpanScale(x + i, end - i);
     const StateV inverse = hn::Set(d, InverseOf(scale));
+    const auto pack = [&](const float* from, uint8_t* out) HWY_ATTR {
+      PackBytes<kCode>(
+          [&](size_t at) HWY_ATTR { return hn::Mul(hn::LoadU(d, from + at), inverse); }, out);
+    };
     size_t j = i;
-    for (; j + kStateLanes <= i + size; j += kStateLanes) {
-      StoreCodes8(ToCode8<kCode>(hn::Mul(hn::LoadU(d, x + j), inverse)), codes + j);
-    }
-    if (j < i + size) {
-      HWY_ALIGN float rest[8] = {};
-      HWY_ALIGN uint8_t out[8];
-      std::copy_n(x + j, i + size - j, rest);
-      StoreCodes8(ToCode8<kCode>(hn::Mul(hn::Load(d, rest), inverse)), out);
-      std::copy_n(out, i + size - j, codes + j);
+    for (; j + 32 <= end; j += 32) pack(x + j, codes + j);
+    if (j < end) {
+      HWY_ALIGN float rest[32] = {};
+      HWY_ALIGN uint8_t out[32];
+      std::copy_n(x + j, end - j, rest);
+      pack(rest, out);
+      std::copy_n(out, end - j, codes + j);
     }
     *scales++ = scale;
   }
@@ -155,16 +154,14 @@ void DecodeBlocksOf8(const uint8_t* codes, const float* scales, size_t n, float*
   const StateD d;
   for (size_t i = 0; i < n; i += kStateBlock8) {
     const size_t end = std::min<size_t>(i + kStateBlock8, n);
-    const StateV scale = hn::Set(d, *scales++);
+    const ScaledDecades<kCode> book(*scales++);
     size_t j = i;
-    for (; j + kStateLanes <= end; j += kStateLanes) {
-      hn::StoreU(hn::Mul(FromCode8<kCode>(LoadCodes8(codes + j)), scale), d, out + j);
-    }
+    for (; j + kStateLanes <= end; j += kStateLanes) hn::StoreU(book.At(codes + j), d, out + j);
     if (j < end) {
       HWY_ALIGN uint8_t rest[8] = {};
       HWY_ALIGN float numbers[8];
       std::copy_n(codes + j, end - j, rest);
-      hn::Store(hn::Mul(FromCode8<kCode>(LoadCodes8(rest)), scale), d, numbers);
+      hn::Store(book.At(rest), d, numbers);
       std::copy_n(numbers, end - j, out + j);
     }
   }
@@ -243,11 +240,9 @@ std::array<float, 256> MakeBook(Code8 code) {
   const Decades& t = DecadesOf(code);
   const bool is_signed = code == Code8::kDeSigned;
   const auto number = [&](int rank) {
-    if (rank == 0) return 0.0f;
-    const int decade =
-        std::bit_width(static_cast<unsigned>(rank + (is_signed ? 0 : 1))) - (is_signed ? 1 : 2);
-    const size_t i = static_cast<size_t>(decade);
-    return static_cast<float>(rank) * t.step[i] + t.base[i];
+    const float counted = static_cast<float>(is_signed ? std::max(rank, 1) : rank + 1);
+    const size_t row = (std::bit_cast<uint32_t>(counted) >> 23) % 8;
+    return static_cast<float>(rank) * t.step[row] + t.base[row];
   };
   std::array<float, 256> book{};
   for (int i = 0; i < 256; ++i) {
@@ -284,13 +279,15 @@ uint8_t NearestCode(Code8 code, float normalized) {
   const Decades& t = DecadesOf(code);
   const bool is_signed = code == Code8::kDeSigned;
   const float a = is_signed ? std::fabs(normalized) : normalized;
-  size_t decade = 0;
-  for (const float border : t.border) decade += a > border;
-  const float at = std::ceil(a * t.slope[decade] + t.offset[decade]);
-  const int rank =
-      static_cast<int>(at < t.last[decade] ? at : t.last[decade]) + (normalized > t.top ? 1 : 0);
+  uint32_t run = 0;
+  for (const float border : t.border) run += a > border;
+  float y = std::min(a * t.slope[run % 8] + kDecadeStart, kDecadeMost);
+  if (!is_signed) y = std::max(y, 1.0f);
+  const uint32_t fixed = (std::bit_cast<uint32_t>(y) - kDecadeBits) << run;
+  const int rank = is_signed ? static_cast<int>(fixed >> 24) : static_cast<int>(fixed >> 23) - 1;
   if (!is_signed) return static_cast<uint8_t>(rank);
-  return static_cast<uint8_t>(127 + (std::signbit(normalized) ? -rank : rank));
+  // There is no -1.
+  return static_cast<uint8_t>(127 + (std::signbit(normalized) ? -std::min(rank, 127) : rank));
 }
 
 void QuantizeUnit4(Code4 code, std::span<const float> x, std::span<uint8_t> packed) {

@@ -45,41 +45,55 @@ inline constexpr std::array<float, 7> kDeSignedMidpoints = [] {
   for (size_t i = 0; i < out.size(); ++i) out[i] = MidpointsOf(Code4::kDeSigned)[7 + i];
   return out;
 }();
-// Magnitudes by octave, i.e. exponent bits, from [0, 1/64) to [1, 2), row number = the exponent's
-// low three bits: the midpoint to compare with, and minus the number of those below (as the bits of
-// a float, since rows are looked up as floats). The second one of [1/2, 1) is compared apart.
-struct Octaves {
-  std::array<float, 8> midpoint, below;
-  int32_t first;  // exponent bits of the first row
-};
-inline constexpr Octaves kDeSignedOctaves = [] {
-  Octaves out{{}, {}, 120};
-  for (int row = 0; row < 8; ++row) {
-    const float from = row == 0 ? 0 : 1.0f / static_cast<float>(1 << (7 - row));
-    const float to = 1.0f / static_cast<float>(1 << (6 - std::min(row, 6))) * (row == 7 ? 2 : 1);
-    int below = 0;
-    float mid = 2;  // none: above every magnitude
-    for (size_t i = 0; i < 6; ++i) {
-      below += kDeSignedMidpoints[i] < from;
-      if (kDeSignedMidpoints[i] >= from && kDeSignedMidpoints[i] < to) mid = kDeSignedMidpoints[i];
-    }
-    const auto at = static_cast<size_t>(row);
-    out.midpoint[at] = mid;
-    out.below[at] = std::bit_cast<float>(-below);
-  }
-  return out;
-}();
 inline constexpr float kDeSignedTop = MidpointsOf(Code4::kDeSigned)[14];
 
-// The 8-bit codebooks: magnitude number j >= 1 lies in decade i (1..7 here, 0 is zero itself) and
-// is step[i-1] * j + base[i-1]; the table has an eighth row for 1.0.
-struct Decades {
-  std::array<float, 7> border;         // between runs
-  std::array<float, 8> slope, offset;  // rank = ceil(a * slope + offset), at most `last`
-  std::array<float, 8> last;
-  std::array<float, 8> step, base;  // number = rank * step + base
-  float top;                        // above: 1.0
+// Eight runs of magnitudes from the bits of a float, which are about its logarithm: their upper 16
+// less `first`, not below 0, times factor / 2^16. With lift + magnitude in place of the magnitude
+// the runs near 1 get shorter.
+struct Zones {
+  float lift;
+  uint16_t first, factor;
+
+  constexpr int Of(float magnitude) const {
+    const int upper = static_cast<int>(std::bit_cast<uint32_t>(magnitude + lift) >> 16);
+    return std::max(upper - first, 0) * factor >> 16;
+  }
+  // Whether the zones of magnitudes up to 1, and a rounding above, hold one border each in order.
+  constexpr bool Part(const std::array<float, 8>& borders) const {
+    for (size_t i = 0; i < borders.size(); ++i) {
+      const float after = std::bit_cast<float>(std::bit_cast<uint32_t>(borders[i]) + 1);
+      if (Of(borders[i]) != static_cast<int>(i) || Of(after) != static_cast<int>(i)) return false;
+    }
+    return Of(1.000001f) == 7;
+  }
 };
+
+// The magnitude to compare with in each zone; the last one is of positive numbers alone.
+inline constexpr std::array<float, 8> kDeSignedBorders = [] {
+  std::array<float, 8> out{};
+  std::copy_n(kDeSignedMidpoints.begin(), 7, out.begin());
+  out[7] = kDeSignedTop;
+  return out;
+}();
+inline constexpr Zones kDeSignedZones{0.08f, 15721, 872};
+static_assert(kDeSignedZones.Part(kDeSignedBorders));
+
+// The 8-bit codebooks: zero, seven decades of magnitudes and 1, numbered by rank. Run 0 is zero,
+// run i + 1 decade i of 2^i numbers (signed; twice as many unsigned), run 8 is 1. In a decade
+//   y = magnitude * slope + 8/9    is 1 .. 2, and a number's share of it 1 / count,
+// so that the leading bits of y are the rank (unsigned: rank + 1), as many as the run says. The row
+// of a run is its low three bits: zero and 1 share one in which 1 gets the least y above 1.
+// A number's row is the low three bits of the exponent of its rank (signed: 1 for zero) or of its
+// rank + 1 (unsigned):
+//   number = rank * step + base
+struct Decades {
+  std::array<float, 8> border;  // between runs
+  std::array<float, 8> slope;
+  std::array<float, 8> step, base;
+};
+inline constexpr float kDecadeStart = 8.0f / 9;
+inline constexpr float kDecadeMost = 0x1.fffffep0f;   // what is above counts to the last number
+inline constexpr uint32_t kDecadeBits = 0x3F000000u;  // bits of 1 less those of 2^-23 * 2^23
 
 constexpr Decades MakeDecades(bool is_signed) {
   Decades t{};
@@ -89,19 +103,25 @@ constexpr Decades MakeDecades(bool is_signed) {
     const double first_rank = is_signed ? count : count - 1;
     const double step = power * 0.9 / count, first = power * 0.1 + step / 2;
     t.border[i] = static_cast<float>((before + first) / 2);
-    t.slope[i + 1] = static_cast<float>(1 / step);
-    t.offset[i + 1] = static_cast<float>(first_rank - 0.5 - first / step);
-    t.last[i + 1] = static_cast<float>(first_rank + count - 1);
-    t.step[i] = static_cast<float>(step);
-    t.base[i] = static_cast<float>(first - first_rank * step);
+    t.slope[i + 1] = static_cast<float>(1 / (power * 0.9));
+    const size_t row = (i + (is_signed ? 7 : 0)) % 8;
+    t.step[row] = static_cast<float>(step);
+    t.base[row] = static_cast<float>(first - first_rank * step);
     before = first + (count - 1) * step;
   }
-  t.base[7] = 1;
-  t.top = static_cast<float>((before + 1) / 2);
+  t.border[7] = static_cast<float>((before + 1) / 2);
+  t.slope[0] = 0.1135f;
+  // 1 is in a row of numbers that zero fits in too.
+  t.step[is_signed ? 6 : 7] = is_signed ? 1.0f / 128 : 1.0f / 255;
+  if (is_signed) t.step[7] = 0.55e-6f, t.base[7] = 0;
   return t;
 }
 inline constexpr Decades kDecadesSigned = MakeDecades(true);
 inline constexpr Decades kDecadesUnsigned = MakeDecades(false);
+inline constexpr Zones kDecadeZones{0, 13104, 166};
+static_assert(kDecadeZones.Part(kDecadesSigned.border) &&
+              kDecadeZones.Part(kDecadesUnsigned.border));
+static_assert(255.0f * kDecadesUnsigned.step[7] == 1.0f);
 
 constexpr const Decades& DecadesOf(Code8 code) {
   return code == Code8::kDeSigned ? kDecadesSigned : kDecadesUnsigned;

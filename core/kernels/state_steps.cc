@@ -55,19 +55,18 @@ HWY_INLINE void Pack4(const float* x, float inverse, uint8_t* codes) {
   const StateD d;
   const StateV factor = hn::Set(d, inverse);
   for (size_t half = 0; half < kStateBlock4; half += 64) {
-    NibblePacker packer;
-    for (size_t i = 0; i < 64; i += kStateLanes) {
-      packer.Put(i, ToCode<kCode>(hn::Mul(hn::Load(d, x + half + i), factor)));
-    }
-    packer.Finish(codes + half / 2);
+    PackNibbles<kCode>([&](size_t i)
+                           HWY_ATTR { return hn::Mul(hn::Load(d, x + half + i), factor); },
+                       codes + half / 2);
   }
 }
 
 // Decoded numbers i .. of a block of which only `size` elements exist; what pads it is zero and
 // raises no scale.
 template <Code4 kCode, bool kWhole>
-HWY_INLINE StateV Unpack4(const uint8_t* codes, size_t i, size_t size, StateV scale) {
-  const StateV x = hn::Mul(FromNibbles<kCode>(codes, i), scale);
+HWY_INLINE StateV Unpack4(const uint8_t* codes, size_t i, size_t size,
+                          const ScaledBook<kCode>& book) {
+  const StateV x = book.At(codes, i);
   if constexpr (kWhole) return x;
   return hn::IfThenElseZero(hn::FirstN(StateD(), i < size ? size - i : 0), x);
 }
@@ -98,11 +97,15 @@ HWY_INLINE void AdamWBlock4(float* p, const float* g, uint8_t* m_codes, float* m
                             const AdamWVector& rule) {
   const StateD d;
   HWY_ALIGN float m_new[kStateBlock4], v_new[kStateBlock4];
-  const StateV m_old = hn::Set(d, *m_scale), v_old = hn::Set(d, *v_scale);
+  const ScaledBook<Code4::kDeSigned> m_old(*m_scale);
+  const ScaledBook<Code4::kLinear> v_old(*v_scale);
+  for (size_t i = 0; i < kStateBlock4; i += kStateLanes) {
+    hn::Store(Unpack4<Code4::kDeSigned, kWhole>(m_codes, i, size, m_old), d, m_new + i);
+    hn::Store(Unpack4<Code4::kLinear, kWhole>(v_codes, i, size, v_old), d, v_new + i);
+  }
   StateVi m_most = hn::Zero(StateDi()), v_most = m_most;
   for (size_t i = 0; i < kStateBlock4; i += kStateLanes) {
-    StateV m = Unpack4<Code4::kDeSigned, kWhole>(m_codes, i, size, m_old);
-    StateV v = Unpack4<Code4::kLinear, kWhole>(v_codes, i, size, v_old);
+    StateV m = hn::Load(d, m_new + i), v = hn::Load(d, v_new + i);
     hn::StoreU(rule.Step(hn::LoadU(d, p + i), hn::LoadU(d, g + i), m, v), d, p + i);
     m_most = RaiseBits(m_most, m);
     v_most = RaiseBits(v_most, v);
@@ -139,7 +142,7 @@ HWY_INLINE void SgdmBlock4(float* p, const float* g, uint8_t* codes, float* scal
                            const SgdmVector& rule) {
   const StateD d;
   HWY_ALIGN float m_new[kStateBlock4];
-  const StateV old = hn::Set(d, *scale);
+  const ScaledBook<Code4::kDeSigned> old(*scale);
   StateVi most = hn::Zero(StateDi());
   for (size_t i = 0; i < kStateBlock4; i += kStateLanes) {
     StateV m = Unpack4<Code4::kDeSigned, kWhole>(codes, i, size, old);
@@ -166,62 +169,63 @@ void SgdmAll4(float* p, const float* g, uint8_t* codes, float* scales, size_t n,
   rest.Give(rest.m_block, codes + i / 2);
 }
 
+// Encodes a block of `x`.
+template <Code8 kCode>
+HWY_INLINE void Pack8(const float* x, float inverse, uint8_t* codes) {
+  const StateD d;
+  const StateV factor = hn::Set(d, inverse);
+  for (size_t from = 0; from < kStateBlock8; from += 32) {
+    PackBytes<kCode>([&](size_t i) HWY_ATTR { return hn::Mul(hn::Load(d, x + from + i), factor); },
+                     codes + from);
+  }
+}
+
+HWY_INLINE void AdamWBlock8(float* p, const float* g, uint8_t* m_codes, float* m_scale,
+                            uint8_t* v_codes, float* v_scale, const AdamWVector& rule) {
+  const StateD d;
+  HWY_ALIGN float m_new[kStateBlock8], v_new[kStateBlock8];
+  const ScaledDecades<Code8::kDeSigned> m_old(*m_scale);
+  const ScaledDecades<Code8::kDeUnsigned> v_old(*v_scale);
+  for (size_t i = 0; i < kStateBlock8; i += kStateLanes) {
+    hn::Store(m_old.At(m_codes + i), d, m_new + i);
+    hn::Store(v_old.At(v_codes + i), d, v_new + i);
+  }
+  StateVi m_most = hn::Zero(StateDi()), v_most = m_most;
+  for (size_t i = 0; i < kStateBlock8; i += kStateLanes) {
+    StateV m = hn::Load(d, m_new + i), v = hn::Load(d, v_new + i);
+    hn::StoreU(rule.Step(hn::LoadU(d, p + i), hn::LoadU(d, g + i), m, v), d, p + i);
+    m_most = RaiseBits(m_most, m);
+    v_most = RaiseBits(v_most, v);
+    hn::Store(m, d, m_new + i);
+    hn::Store(v, d, v_new + i);
+  }
+  *m_scale = ScaleOf(m_most);
+  *v_scale = ScaleOf(v_most);
+  Pack8<Code8::kDeSigned>(m_new, InverseOf(*m_scale), m_codes);
+  Pack8<Code8::kDeUnsigned>(v_new, InverseOf(*v_scale), v_codes);
+}
+
 void AdamWAll8(float* p, const float* g, uint8_t* m_codes, float* m_scales, uint8_t* v_codes,
                float* v_scales, size_t n, const AdamWCoefficients<float>& c) {
-  const StateD d;
   const AdamWVector rule(c);
-  for (size_t i = 0; i < n; i += kStateBlock8, ++m_scales, ++v_scales) {
-    const size_t size = std::min<size_t>(kStateBlock8, n - i);
-    HWY_ALIGN float m_new[kStateBlock8], v_new[kStateBlock8];
-    const StateV m_old = hn::Set(d, *m_scales), v_old = hn::Set(d, *v_scales);
-    StateVi m_most = hn::Zero(StateDi()), v_most = m_most;
-    size_t k = 0;
-    const auto step = [&](float* pk, const float* gk, StateVi mc, StateVi vc) HWY_ATTR {
-      StateV m = hn::Mul(FromCode8<Code8::kDeSigned>(mc), m_old);
-      StateV v = hn::Mul(FromCode8<Code8::kDeUnsigned>(vc), v_old);
-      hn::StoreU(rule.Step(hn::LoadU(d, pk), hn::LoadU(d, gk), m, v), d, pk);
-      m_most = RaiseBits(m_most, m);
-      v_most = RaiseBits(v_most, v);
-      hn::Store(m, d, m_new + k);
-      hn::Store(v, d, v_new + k);
-    };
-    for (; k + kStateLanes <= size; k += kStateLanes) {
-      step(p + i + k, g + i + k, LoadCodes8(m_codes + i + k), LoadCodes8(v_codes + i + k));
-    }
-    const size_t left = size - k;
-    if (left) {
-      HWY_ALIGN float p_rest[8] = {}, g_rest[8] = {};
-      HWY_ALIGN uint8_t m_rest[8], v_rest[8] = {};
-      std::fill_n(m_rest, 8, uint8_t{127});  // zero
-      std::copy_n(p + i + k, left, p_rest);
-      std::copy_n(g + i + k, left, g_rest);
-      std::copy_n(m_codes + i + k, left, m_rest);
-      std::copy_n(v_codes + i + k, left, v_rest);
-      step(p_rest, g_rest, LoadCodes8(m_rest), LoadCodes8(v_rest));
-      std::copy_n(p_rest, left, p + i + k);
-    }
-    *m_scales = ScaleOf(m_most);
-    *v_scales = ScaleOf(v_most);
-    const StateV m_inverse = hn::Set(d, InverseOf(*m_scales));
-    const StateV v_inverse = hn::Set(d, InverseOf(*v_scales));
-    const auto m_code = [&](size_t at) HWY_ATTR {
-      return ToCode8<Code8::kDeSigned>(hn::Mul(hn::Load(d, m_new + at), m_inverse));
-    };
-    const auto v_code = [&](size_t at) HWY_ATTR {
-      return ToCode8<Code8::kDeUnsigned>(hn::Mul(hn::Load(d, v_new + at), v_inverse));
-    };
-    for (k = 0; k + kStateLanes <= size; k += kStateLanes) {
-      StoreCodes8(m_code(k), m_codes + i + k);
-      StoreCodes8(v_code(k), v_codes + i + k);
-    }
-    if (left) {
-      HWY_ALIGN uint8_t rest[8];
-      StoreCodes8(m_code(k), rest);
-      std::copy_n(rest, left, m_codes + i + k);
-      StoreCodes8(v_code(k), rest);
-      std::copy_n(rest, left, v_codes + i + k);
-    }
+  size_t i = 0;
+  for (; i + kStateBlock8 <= n; i += kStateBlock8) {
+    AdamWBlock8(p + i, g + i, m_codes + i, m_scales++, v_codes + i, v_scales++, rule);
   }
+  if (i == n) return;
+  // The codes of zero and zero gradients pad the rest.
+  const size_t size = n - i;
+  HWY_ALIGN float p_block[kStateBlock8] = {}, g_block[kStateBlock8] = {};
+  HWY_ALIGN uint8_t m_block[kStateBlock8], v_block[kStateBlock8] = {};
+  std::fill_n(m_block, kStateBlock8, uint8_t{127});
+  std::copy_n(p + i, size, p_block);
+  std::copy_n(g + i, size, g_block);
+  std::copy_n(m_codes + i, size, m_block);
+  std::copy_n(v_codes + i, size, v_block);
+  AdamWBlock8(p_block, g_block, m_block, m_scales, v_block, v_scales, rule);
+  std::copy_n(p_block, size, p + i);
+  std::copy_n(m_block, size, m_codes + i);
+  std::copy_n(v_block, size, v_codes + i);
 }
 
 }  // namespace tw::kernels::HWY_NAMESPACE

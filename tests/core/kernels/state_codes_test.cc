@@ -138,7 +138,12 @@ TEST(StateCodes8, EveryTargetFindsTheNearestCode) {
   for (const Code8 code : {Code8::kDeSigned, Code8::kDeUnsigned}) {
     const auto& book = Codebook(code);
     Floats x = {1};
+    if (code == Code8::kDeSigned) x.push_back(-1);
     for (const float y : book) x.push_back(y);
+    for (size_t i = 0; i + 1 < book.size(); ++i) {
+      const float mid = (book[i] + book[i + 1]) / 2;
+      for (const float y : {mid * (1 - 2e-6f), mid, mid * (1 + 2e-6f)}) x.push_back(y);
+    }
     for (float y : Normal(2000, 2)) {
       y = std::pow(10.0f, -std::fabs(2 * y));
       x.push_back(code == Code8::kDeSigned && x.size() % 2 ? -y : y);
