@@ -38,10 +38,11 @@ size_t RoundAll(const float* x, float factor, int levels, uint64_t key, uint64_t
   const hn::Rebind<int16_t, decltype(d)> d16;
   const auto f = hn::Set(d, factor);
   const auto most = hn::Set(di, levels), least = hn::Set(di, -levels);
+  const auto iota = hn::Iota(du, 0);  // goes through memory: never inside the loop
   size_t i = 0;
   for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
     const ElementKey element = ElementKey::Of(key, first_index + i);
-    const auto index = hn::Iota(du, static_cast<uint32_t>(first_index + i));
+    const auto index = hn::Add(iota, hn::Set(du, static_cast<uint32_t>(first_index + i)));
     const auto u = CentredUniformV(d, ElementBitsV(du, element, index));
     const auto q = hn::NearestInt(hn::Add(hn::Mul(hn::LoadU(d, x + i), f), u));
     hn::StoreU(hn::DemoteTo(d16, hn::Min(hn::Max(q, least), most)), d16, codes + i);

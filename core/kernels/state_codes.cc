@@ -176,6 +176,51 @@ void DecodeAll8(Code8 code, const uint8_t* codes, const float* scales, size_t n,
                            : DecodeBlocksOf8<Code8::kDeUnsigned>(codes, scales, n, out);
 }
 
+// Raises the maxima of columns to the elements of a row; returns the larger of `most` and these. A
+// NaN raises nothing.
+float RaiseRow(const float* x, size_t n, float most, float* col_max) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto larger = [&](auto old, auto value)
+                          HWY_ATTR { return hn::IfThenElse(hn::Lt(old, value), value, old); };
+  auto all = hn::Set(d, most);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto value = hn::LoadU(d, x + i);
+    all = larger(all, value);
+    hn::StoreU(larger(hn::LoadU(d, col_max + i), value), d, col_max + i);
+  }
+  most = hn::GetLane(hn::MaxOfLanes(d, all));
+  for (; i < n; ++i) {
+    most = most < x[i] ? x[i] : most;
+    col_max[i] = col_max[i] < x[i] ? x[i] : col_max[i];
+  }
+  return most;
+}
+
+void RowScales(float row_max, const float* col_max, size_t n, float* scales) {
+  const hn::ScalableTag<float> d;
+  const auto limit = hn::Set(d, row_max);
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto col = hn::LoadU(d, col_max + i);
+    hn::StoreU(hn::IfThenElse(hn::Lt(col, limit), col, limit), d, scales + i);
+  }
+  for (; i < n; ++i) scales[i] = col_max[i] < row_max ? col_max[i] : row_max;
+}
+
+void DivideSpan(const float* x, size_t n, float* scales) {
+  constexpr float kLeast = 1.17549435e-38f;
+  const hn::ScalableTag<float> d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto scale = hn::LoadU(d, scales + i);
+    const auto quotient = hn::Div(hn::LoadU(d, x + i), scale);
+    hn::StoreU(hn::IfThenZeroElse(hn::Lt(scale, hn::Set(d, kLeast)), quotient), d, scales + i);
+  }
+  for (; i < n; ++i) scales[i] = scales[i] < kLeast ? 0.0f : x[i] / scales[i];
+}
+
 inline uint16_t RoundOne(float x, uint32_t random) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   if ((bits & 0x7F800000u) == 0x7F800000u) {  // Inf as it is, NaN kept a NaN
@@ -188,6 +233,7 @@ void RoundSpanToBf16(const float* x, size_t n, uint64_t key, uint64_t first, uin
   const hn::ScalableTag<uint32_t> d;
   const hn::Rebind<uint16_t, decltype(d)> d16;
   const size_t lanes = hn::Lanes(d);
+  const auto iota = hn::Iota(d, 0);  // goes through memory: never inside the loop
   size_t i = 0;
   while (i < n) {
     // Elements that share the upper half of their index.
@@ -196,7 +242,7 @@ void RoundSpanToBf16(const float* x, size_t n, uint64_t key, uint64_t first, uin
     const size_t end =
         i + static_cast<size_t>(std::min<uint64_t>(n - i, 0x100000000ull - (at & 0xFFFFFFFFull)));
     for (; i + lanes <= end; i += lanes) {
-      const auto index = hn::Iota(d, static_cast<uint32_t>(first + i));
+      const auto index = hn::Add(iota, hn::Set(d, static_cast<uint32_t>(first + i)));
       const auto random = hn::ShiftRight<16>(ElementBitsV(d, element_key, index));
       const auto bits = hn::BitCast(d, hn::LoadU(hn::RebindToFloat<decltype(d)>(), x + i));
       const auto special = hn::Eq(hn::And(bits, hn::Set(d, 0x7F800000u)), hn::Set(d, 0x7F800000u));
@@ -228,6 +274,9 @@ HWY_EXPORT(DecodeAll4);
 HWY_EXPORT(EncodeAll8);
 HWY_EXPORT(DecodeAll8);
 HWY_EXPORT(RoundSpanToBf16);
+HWY_EXPORT(RaiseRow);
+HWY_EXPORT(RowScales);
+HWY_EXPORT(DivideSpan);
 
 namespace {
 
@@ -324,35 +373,39 @@ void DecodeBlocks8(Code8 code, std::span<const uint8_t> codes, std::span<const f
   HWY_DYNAMIC_DISPATCH(DecodeAll8)(code, codes.data(), scales.data(), out.size(), out.data());
 }
 
-void RaiseRank1(std::span<const float> x, int64_t first, std::span<float> row_max,
-                std::span<float> col_max) {
-  const size_t cols = col_max.size();
-  for (size_t i = 0; i < x.size();) {
+namespace {
+
+// Calls f(row, column, element, count) for the runs of a row in the n elements from `first` on.
+template <class F>
+void ForRows(int64_t first, size_t n, size_t cols, F&& f) {
+  for (size_t i = 0; i < n;) {
     const size_t at = static_cast<size_t>(first) + i, row = at / cols, col = at % cols;
-    const size_t run = std::min(cols - col, x.size() - i);
-    float most = row_max[row];
-    for (size_t k = 0; k < run; ++k) {
-      const float value = x[i + k];
-      most = most < value ? value : most;
-      col_max[col + k] = col_max[col + k] < value ? value : col_max[col + k];
-    }
-    row_max[row] = most;
+    const size_t run = std::min(cols - col, n - i);
+    f(row, col, i, run);
     i += run;
   }
 }
 
+}  // namespace
+
+void RaiseRank1(std::span<const float> x, int64_t first, std::span<float> row_max,
+                std::span<float> col_max) {
+  ForRows(first, x.size(), col_max.size(), [&](size_t row, size_t col, size_t i, size_t run) {
+    row_max[row] =
+        HWY_DYNAMIC_DISPATCH(RaiseRow)(x.data() + i, run, row_max[row], col_max.data() + col);
+  });
+}
+
 void Rank1Scales(int64_t first, std::span<const float> row_max, std::span<const float> col_max,
                  std::span<float> scales) {
-  const size_t cols = col_max.size();
-  for (size_t i = 0; i < scales.size();) {
-    const size_t at = static_cast<size_t>(first) + i, row = at / cols, col = at % cols;
-    const size_t run = std::min(cols - col, scales.size() - i);
-    const float limit = row_max[row];
-    for (size_t k = 0; k < run; ++k) {
-      scales[i + k] = col_max[col + k] < limit ? col_max[col + k] : limit;
-    }
-    i += run;
-  }
+  ForRows(first, scales.size(), col_max.size(), [&](size_t row, size_t col, size_t i, size_t run) {
+    HWY_DYNAMIC_DISPATCH(RowScales)(row_max[row], col_max.data() + col, run, scales.data() + i);
+  });
+}
+
+void DivideByScales(std::span<const float> x, std::span<float> scales) {
+  TW_CHECK_EQ(x.size(), scales.size());
+  HWY_DYNAMIC_DISPATCH(DivideSpan)(x.data(), x.size(), scales.data());
 }
 
 void RoundToBf16(std::span<const float> x, uint64_t key, uint64_t first, std::span<uint16_t> out) {

@@ -9,8 +9,9 @@
 //   replaced by its neighbour: 15 distinct numbers kLinear      1/16, 2/16 ... 1: no zero, so that
 //   what divides by the root stays tame
 // Of 8 bits (Dettmers et al., arXiv 2110.02861): 0, 1, and seven decades from 5.5e-7 up, signed
-// 2^i numbers each (there is no -1), unsigned 2^(i+1); ties go towards zero. The numbers are formed
-// as a product and a sum in fp32 and are within 1e-6 of the published ones.
+// 2^i numbers each (there is no -1), unsigned 2^(i+1); within 1e-6 of a midpoint either
+// neighbour is taken. The numbers are formed as a product and a sum in fp32 from steps times the
+// scale, and with scale 1 are within 1e-6 of the published ones.
 //
 // Layout: element 2k in the low nibble of byte k, 2k+1 in the high one, an unused high nibble is 0.
 // One fp32 scale a block of 128 (4 bits) or 256 (8 bits) elements counted from the tensor's start,
@@ -71,6 +72,8 @@ void RaiseRank1(std::span<const float> x, int64_t first, std::span<float> row_ma
                 std::span<float> col_max);
 void Rank1Scales(int64_t first, std::span<const float> row_max, std::span<const float> col_max,
                  std::span<float> scales);
+// scales[i] <- x[i] / scales[i], 0 where the scale is below the smallest normal number.
+void DivideByScales(std::span<const float> x, std::span<float> scales);
 
 // bf16 with the low 16 bits rounded up with the probability they stand for; element i of the span
 // draws number first + i of stream `key`. NaN stays NaN; Inf stays Inf.

@@ -46,8 +46,7 @@ class Int4Rank1 : public SignedInt4 {
     float scales[kStateTile];
     const std::span<float> s(scales, x.size());
     kernels::Rank1Scales(first, RowsOf(state, Fresh(state)), ColsOf(state, Fresh(state)), s);
-    // Below the smallest normal number there is only zero.
-    for (size_t i = 0; i < x.size(); ++i) s[i] = s[i] < 1.17549435e-38f ? 0.0f : x[i] / s[i];
+    kernels::DivideByScales(x, s);
     kernels::QuantizeUnit4(kernels::Code4::kLinear, s, PackedAt(state, first, x.size()));
   }
   void Commit(const MomentState& state) const override {
