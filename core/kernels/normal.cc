@@ -103,10 +103,12 @@ void FillBlocks(uint64_t key, uint64_t first_block, int64_t num_blocks, float sc
   const DF df;
   const size_t lanes = hn::Lanes(du);
   const VF factor = hn::Set(df, scale);
+  const VU lane = hn::Iota(du, 0);  // made in memory, element by element: not in the loop
   for (int64_t b = 0; b < num_blocks; ++b, out += stride) {
     const uint64_t counter = (first_block + static_cast<uint64_t>(b)) * 16;
     for (size_t i = 0; i < 16; i += lanes) {
-      const VU low = hn::Iota(du, static_cast<uint32_t>(counter) + static_cast<uint32_t>(i));
+      const VU low =
+          hn::Add(lane, hn::Set(du, static_cast<uint32_t>(counter) + static_cast<uint32_t>(i)));
       const Words words = Philox(low, static_cast<uint32_t>(counter >> 32), key);
       for (size_t pair = 0; pair < 2; ++pair) {
         const VF radius = Radius(words.w[2 * pair]);
