@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
@@ -160,11 +161,12 @@ Status RunMemorySweep(const std::vector<std::string>& arguments, bool json, std:
   at::set_num_threads(sweep_config.threads > 0 ? static_cast<int>(sweep_config.threads)
                                                : DefaultThreads(1));
   const Sweep sweep(sweep_config, overrides);
-  if (!json) {
+  bool head_printed = false;
+  const auto print_head = [&] {
     out << absl::StrFormat("budget %.0f MB, %d threads\n%-15s %8s %8s %12s %12s %12s %10s\n",
                            sweep_config.budget_mb, at::get_num_threads(), "way", "longest",
                            "x plain", "peak MB", "predicted MB", "tokens/s", "at plain's");
-  }
+  };
   int64_t plain_longest = 0;
   double plain_speed = 0;
   for (const Way& way : Ways()) {
@@ -196,6 +198,7 @@ Status RunMemorySweep(const std::vector<std::string>& arguments, bool json, std:
                                   {"threads", at::get_num_threads()}};
       out << j.dump() << std::endl;
     } else {
+      if (!std::exchange(head_printed, true)) print_head();
       out << absl::StrFormat("%-15s %8d %8.2f %12.1f %12.1f %12.0f %10.3f\n", way.name, length,
                              times, static_cast<double>(run.peak) / (1 << 20),
                              static_cast<double>(run.predicted) / (1 << 20), run.tokens_per_s,

@@ -61,23 +61,32 @@ Status TreatMoments(const LoadedConfig& loaded, Assembly* a) {
   if (const auto* entry = Registry<ParameterRoles>::Get().Find(s.model_name)) {
     TW_ASSIGN_OR_RETURN(roles, entry->make(loaded.config.section("model")));
   }
-  std::vector<int64_t> matched(rules.size(), 0);
-  int64_t asked = 0, taken = 0;
+  std::vector<int64_t> matched(rules.size(), 0), large(rules.size(), 0);
+  int64_t asked = 0, taken = 0, state_bytes = 0;
   for (const TensorSpec& spec : SpecsOf(a->parameters, a->sketches)) {
     size_t r = 0;
     while (!GlobMatch(rules[r].match, spec.name)) ++r;
     ++matched[r];
+    large[r] += TakesStateCodec(spec);
     a->treatments.push_back({a->codecs[r].get(), roles ? roles->RoleOf(spec) : RoleByName(spec)});
     asked += rules[r].state != "fp32";
     taken += rules[r].state != "fp32" && TakesStateCodec(spec);
+    state_bytes += a->optimizer->StateBytes(spec, a->treatments.back());
   }
   for (size_t r = 0; r + 1 < rules.size(); ++r) {
     if (matched[r] == 0) {
       a->warnings.push_back("[[optimizer.rule]] match = \"" + rules[r].match +
                             "\" matches no parameter");
+    } else if (rules[r].state != "fp32" && large[r] == 0) {
+      a->warnings.push_back("[[optimizer.rule]] match = \"" + rules[r].match +
+                            "\" does nothing: no parameter that it matches has more than " +
+                            std::to_string(kSmallState) + " elements");
     }
   }
-  if (asked > 0 && taken == 0) {
+  if (asked > 0 && state_bytes == 0) {
+    a->warnings.push_back("optimizer.state = \"" + s.optimizer.state + "\" does nothing: " +
+                          s.optimizer.name + " with these settings keeps no state");
+  } else if (asked > 0 && taken == 0) {
     a->warnings.push_back("optimizer.state = \"" + s.optimizer.state + "\" does nothing: no " +
                           "parameter has more than " + std::to_string(kSmallState) + " elements");
   }

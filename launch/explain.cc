@@ -49,12 +49,14 @@ void PrintPlanner(const std::string& name, const Assembly& a, std::ostream& out)
 }
 
 // For models without a formula: what one forward and backward on a batch needs at its worst beside
-// parameters and gradients.
-int64_t MeasureActivationBytes(Task& task, int64_t gradient_bytes) {
+// parameters and gradients. Gradients are there from a pass before, as in a run, where they have
+// memory of their own before the first step.
+int64_t MeasureActivationBytes(Task& task) {
+  task.Loss(0, 0).backward();
   const int64_t before = LiveTensorBytes();
   ResetPeakTensorBytes();
   task.Loss(0, 0).backward();
-  return std::max<int64_t>(0, PeakTensorBytes() - before - gradient_bytes);
+  return PeakTensorBytes() - before;
 }
 
 void PrintMemory(const MemoryReport& memory, bool measured, std::ostream& out) {
@@ -112,7 +114,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   }
   MemoryReport memory = PredictMemory(*a);
   const bool measured = !memory.activations;
-  if (measured) memory.activations = MeasureActivationBytes(*a->task, memory.gradients);
+  if (measured) memory.activations = MeasureActivationBytes(*a->task);
   std::optional<ClusterForecast> forecast;
   if (words.bytes_per_ms) {
     at::set_num_threads(loaded.settings.train.threads > 0

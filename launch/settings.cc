@@ -72,6 +72,10 @@ StatusOr<MemoryConfig> ReadMemory(const ConfigSection& section, std::vector<std:
       VariantRule<ActivationCodec>(section, CodecName(memory), MemoryConfig::Fields().infos()));
   std::vector<std::string> others;
   TW_RETURN_IF_ERROR(CheckVariantKeys(section, rule, &others));
+  if (memory.head_form != MemoryConfig{}.head_form && memory.head_chunks == 1) {
+    idle->push_back("memory.head_form = \"" + memory.head_form +
+                    "\" does nothing with memory.head_chunks = 1");
+  }
   if (others.empty()) return memory;
   std::vector<std::string> own = Keys(rule.variant);
   for (const std::string& name : Registry<ActivationCodec>::Get().names()) {
@@ -303,13 +307,13 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_RETURN_IF_ERROR(variant(static_cast<Registry<Optimizer>*>(nullptr), "optimizer",
                              s.optimizer.name, OptimizerSectionConfig::Fields().infos()));
   for (const ConfigSection& section : config.array("optimizer.rule")) {
+    TW_RETURN_IF_ERROR(CheckKeys(section, Keys(OptimizerRuleConfig::Fields().infos()), {}, idle));
     for (const char* key : {"match", "state"}) {
       if (!section.has(key)) {
         return ConfigError(section.where + ": [[optimizer.rule]] needs a key " + key);
       }
     }
     TW_ASSIGN_OR_RETURN(OptimizerRuleConfig rule, ParseFields<OptimizerRuleConfig>(section));
-    TW_RETURN_IF_ERROR(CheckKeys(section, Keys(OptimizerRuleConfig::Fields().infos()), {}, idle));
     s.optimizer_rules.push_back(std::move(rule));
   }
   return s;

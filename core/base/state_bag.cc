@@ -70,6 +70,17 @@ Status StateBag::mismatch() const {
   return mismatch_;
 }
 
+Status StateBag::Unclaimed(const std::string& prefix) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [name, cell] : cells_) {
+    if (!cell->restored || !name.starts_with(prefix)) continue;
+    return DataError("state " + name +
+                     " is in the checkpoint, and nothing in this run takes it over: give the "
+                     "settings it was saved with, or another run.dir to start over");
+  }
+  return OkStatus();
+}
+
 const StateSlot* StateBag::Find(const std::string& name) const {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = cells_.find(name);

@@ -9,9 +9,9 @@
 // non-finite gradient leaves no trace, even when other buckets of it were already exchanged.
 // Journal copies are allocated once.
 //
-// Thread safety: Slot, Find, Touch and mismatch from any thread, e.g. of local steps while the lane
-// exchanges what the steps before have moved; distinct slots may be written from different threads.
-// Everything else while nobody else is at the bag.
+// Thread safety: Slot, Find, Touch, mismatch and Unclaimed from any thread, e.g. of local steps
+// while the lane exchanges what the steps before have moved; distinct slots may be written from
+// different threads. Everything else while nobody else is at the bag.
 
 #include <functional>
 #include <map>
@@ -58,6 +58,8 @@ class StateBag {
                      Reshard reshard);
   // DataError about the first restored slot that did not fit its owner; OK while all did.
   Status mismatch() const;
+  // DataError about the first restored slot of that prefix that nobody has asked for.
+  Status Unclaimed(const std::string& prefix) const;
   // Null when there is none.
   const StateSlot* Find(const std::string& name) const;
   void Erase(const std::string& name);

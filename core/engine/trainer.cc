@@ -51,6 +51,10 @@ Status Trainer::Step(int64_t step) {
   record_.core_wait_ms = thread_end.core_wait_ms - thread_start.core_wait_ms;
   if (parts_.spans) TW_RETURN_IF_ERROR(parts_.spans->EndStep(start, start + record_.step_ms));
   TW_RETURN_IF_ERROR(parts_.state->mismatch());
+  if (!updated_ && result.skip == Skip::kNo) {  // whoever has moments has asked for them by now
+    updated_ = true;
+    TW_RETURN_IF_ERROR(parts_.state->Unclaimed("optimizer/"));
+  }
   record_.skipped = result.skip != Skip::kNo;
   for (const std::string& name : parts_.reducer->TakeNewlyUnused()) {
     LogWarning("parameter " + name + " got no gradient in step " + std::to_string(step) +

@@ -96,6 +96,7 @@ class Trainer : private TurnMachine {
   int64_t step_ = 0;
   SkipCount skips_;
   bool check_due_ = false;
+  bool updated_ = false;  // in this Run
   LossLog losses_;
   std::vector<double> started_sums_;  // losses that travel with an exchange in the background
   double residual_norm_ = 0;          // before it, as the memories are the lane's

@@ -110,5 +110,20 @@ TEST(StateBag, ARestoredSlotBelongsAsItsOwnerSays) {
       << bag.mismatch();
 }
 
+TEST(StateBag, RestoredSlotsThatNobodyTakesOverAreNamed) {
+  StateBag bag;
+  EXPECT_TRUE(bag.Unclaimed("optimizer/").ok());
+  bag.Restore("optimizer/w/m", {1}, DType::kF32, Reshard::kReplicated);
+  bag.Restore("optimizer/w/v", {1}, DType::kF32, Reshard::kReplicated);
+  bag.Restore("feedback/w/e", {1}, DType::kF32, Reshard::kKeepMean);
+  bag.Slot("optimizer/w/m", {1}, DType::kF32, Reshard::kReplicated);
+  bag.Slot("optimizer/w/new", {1}, DType::kF32, Reshard::kReplicated);
+  EXPECT_EQ(FaultOf(bag.Unclaimed("optimizer/")), Fault::kData);
+  EXPECT_NE(bag.Unclaimed("optimizer/").message().find("state optimizer/w/v is in the checkpoint"),
+            absl::string_view::npos);
+  bag.Slot("optimizer/w/v", {1}, DType::kF32, Reshard::kReplicated);
+  EXPECT_TRUE(bag.Unclaimed("optimizer/").ok());
+}
+
 }  // namespace
 }  // namespace tw

@@ -228,6 +228,15 @@ class Resume(harness.ProgramTest):
         result = self.again_expecting(3, **{**KINDS["powersgd"], "compressor__rank": 3})
         self.one_line_after_warnings(result, r"state codec/.* \[2, \d+\] in the checkpoint, fp32 \[3, \d+\] in this run")
 
+    def test_moments_of_another_state_are_an_error(self):
+        for before, after in ({"optimizer__state": "fp32"}, {"optimizer__state": "int4"}), ({"optimizer__state": "int8"}, {"optimizer__state": "fp32"}), \
+                ({"optimizer__name": "adamw"}, {"optimizer__name": "sgdm"}):
+            with self.subTest(after=after):
+                shutil.rmtree(self.path("run"), ignore_errors=True)
+                self.first(model__width=64, **before)
+                result = self.again_expecting(3, model__width=64, **after)
+                self.one_line_after_warnings(result, r"state optimizer/.* is .*in the checkpoint")
+
     def test_other_feedback_is_a_warning(self):
         self.first(**KINDS["topk"])
         result = self.again(**{**KINDS["topk"], "feedback__name": "ef21"})
