@@ -24,6 +24,16 @@ StatusOr<OwnedRoute> MakeRoute(const ConfigSection& section, const FeedbackPolic
   return owned;
 }
 
+// More ranks than that would wait for each other more than they send.
+constexpr int kLargestRing = 32;
+
+// The exchange that sums go through.
+const Exchange* SumsOf(const CommConfig& comm, int ranks) {
+  const bool suits = ranks > 2 && ranks <= kLargestRing;
+  const bool ring = comm.sums == "ring" || (comm.sums == "auto" && suits);
+  return FindExchange(ring ? "ring" : std::string(MergeName(Merge::kSum)));
+}
+
 // Choices that come to nothing although every key is right.
 void NoteIdleCompression(const LoadedConfig& loaded, const Plan& plan, const PlanOptions& options,
                          std::vector<std::string>* notes) {
@@ -163,7 +173,8 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
 
 StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
                                      const std::vector<TensorSpec>& specs, int world_size,
-                                     std::span<const Merge> merges, Assembly* a) {
+                                     std::span<const Merge> merges, Assembly* a,
+                                     const Exchange* sums) {
   const Settings& s = loaded.settings;
   const Config& config = loaded.config;
   TW_ASSIGN_OR_RETURN(a->feedback,
@@ -183,10 +194,11 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
   for (Merge merge : merges) {
     // Gathered bodies are decoded one by one: their mean is exact whatever the codec.
     if (exact_mean && merge != Merge::kGather) continue;
-    if (const Exchange* exchange = FindExchange(merge)) plan.exchanges.push_back(exchange);
+    const Exchange* exchange = merge == Merge::kSum ? sums : FindExchange(merge);
+    if (exchange) plan.exchanges.push_back(exchange);
   }
   TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
-  dense.route.exchange = FindExchange(Merge::kSum);
+  dense.route.exchange = sums;
   plan.dense = dense.route;
   a->routes.push_back(std::move(dense));
   const auto add_rule = [&](const ConfigSection& section) -> Status {
@@ -225,9 +237,10 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   a->sketches = a->task->sketches();
 
   constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
+  if (exchanging == 0) exchanging = world_size;
   TW_ASSIGN_OR_RETURN(const PlanOptions plan,
-                      AssembleMethod(loaded, SpecsOf(a->parameters, a->sketches),
-                                     exchanging > 0 ? exchanging : world_size, kMerges, a.get()));
+                      AssembleMethod(loaded, SpecsOf(a->parameters, a->sketches), exchanging,
+                                     kMerges, a.get(), SumsOf(s.comm, exchanging)));
   if (a->strategy->place() == Place::kLabOnly) {
     return ConfigError("strategy.name = \"" + s.strategy +
                        "\" runs in the lab only (tightwire lab list)");

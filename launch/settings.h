@@ -45,6 +45,7 @@ struct CommConfig {
   double bucket_cap_mb = 4.0;
   int64_t concurrent_buckets = 2;
   bool overlap = true;
+  std::string sums = "auto";
   std::string hierarchical = "auto";
   int64_t group_size = 0;
   double timeout_s = 300;

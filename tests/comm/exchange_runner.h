@@ -52,7 +52,10 @@ class ExchangeRunner {
   // Encodes this rank's test messages of `specs` (fp32) in one bucket and returns the means.
   StatusOr<std::vector<std::vector<float>>> Run(const std::vector<TensorSpec>& specs,
                                                 const Compressor& codec, Merge merge) {
-    const Exchange* exchange = FindExchange(merge);
+    return Run(specs, codec, FindExchange(merge));
+  }
+  StatusOr<std::vector<std::vector<float>>> Run(const std::vector<TensorSpec>& specs,
+                                                const Compressor& codec, const Exchange* exchange) {
     if (!exchange) return BugError("no such exchange");
     const size_t count = specs.size(), header = static_cast<size_t>(exchange->header_bytes());
     std::vector<std::vector<float>> messages, means;

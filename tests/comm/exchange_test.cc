@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "tests/comm/exchange_runner.h"
 #include "tests/comm/fake_codecs.h"
 #include "tests/comm/flipping_communicator.h"
@@ -25,9 +27,10 @@ std::vector<TensorSpec> AwkwardSpecs() {
 }
 
 struct Case {
-  Merge merge;
-  const char* codec;
+  std::string exchange;
+  std::string codec;
   int ranks;
+  const Exchange* found() const { return FindExchange(exchange); }
 };
 std::unique_ptr<Compressor> MakeFake(const std::string& name) {
   if (name == "raw") return std::make_unique<RawCodec>();
@@ -37,12 +40,13 @@ std::unique_ptr<Compressor> MakeFake(const std::string& name) {
 std::vector<Case> AllCases() {
   std::vector<Case> cases;
   for (int n = 1; n <= 4; ++n) {
-    cases.push_back({Merge::kSum, "raw", n});
-    cases.push_back({Merge::kGather, "raw", n});
-    cases.push_back({Merge::kGather, "nonzero", n});
-    cases.push_back({Merge::kGather, "byteblock", n});
-    cases.push_back({Merge::kReencode, "byteblock", n});
-    cases.push_back({Merge::kSparse, "nonzero", n});
+    cases.push_back({"sum", "raw", n});
+    cases.push_back({"ring", "raw", n});
+    cases.push_back({"gather", "raw", n});
+    cases.push_back({"gather", "nonzero", n});
+    cases.push_back({"gather", "byteblock", n});
+    cases.push_back({"reencode", "byteblock", n});
+    cases.push_back({"sparse", "nonzero", n});
   }
   return cases;
 }
@@ -63,7 +67,7 @@ class Exchanges : public ::testing::TestWithParam<Case> {
         buckets.push_back(specs);
       }
       for (const auto& bucket : buckets) {
-        auto means = runner.Run(bucket, *codec, GetParam().merge);
+        auto means = runner.Run(bucket, *codec, GetParam().found());
         ASSERT_TRUE(means.ok()) << means.status();
         for (auto& mean : *means) mine.push_back(std::move(mean));
       }
@@ -79,7 +83,7 @@ TEST_P(Exchanges, GiveTheMeanOfTheDecodedBodies) {
   auto group = MakeThreadGroup(GetParam().ranks, 1.0);
   ExchangeRunner runner(*group[0]);
   // Re-encoding rounds once more, by less than one unit of the block's scale.
-  const bool twice = GetParam().merge == Merge::kReencode && GetParam().ranks > 1;
+  const bool twice = GetParam().exchange == "reencode" && GetParam().ranks > 1;
   for (size_t s = 0; s < specs.size(); ++s) {
     const auto exact = runner.MeanOfDecoded(specs[s], *codec);
     ASSERT_TRUE(exact.ok()) << exact.status();
@@ -102,9 +106,9 @@ TEST_P(Exchanges, NeedNoMoreMemoryInLaterSteps) {
   const auto codec = MakeFake(GetParam().codec);
   RunRanks(GetParam().ranks, [&](Communicator& comm) {
     ExchangeRunner runner(comm);
-    ASSERT_TRUE(runner.Run(AwkwardSpecs(), *codec, GetParam().merge).ok());
+    ASSERT_TRUE(runner.Run(AwkwardSpecs(), *codec, GetParam().found()).ok());
     const size_t first = runner.scratch_bytes();
-    ASSERT_TRUE(runner.Run(AwkwardSpecs(), *codec, GetParam().merge).ok());
+    ASSERT_TRUE(runner.Run(AwkwardSpecs(), *codec, GetParam().found()).ok());
     EXPECT_EQ(runner.scratch_bytes(), first);
   });
 }
@@ -113,15 +117,15 @@ TEST_P(Exchanges, TakeBucketsWithNothingInThem) {
   const auto codec = MakeFake(GetParam().codec);
   RunRanks(GetParam().ranks, [&](Communicator& comm) {
     ExchangeRunner runner(comm);
-    EXPECT_TRUE(runner.Run({TestSpec(0, {0}), TestSpec(1, {0})}, *codec, GetParam().merge).ok());
-    EXPECT_TRUE(runner.Run({}, *codec, GetParam().merge).ok());
+    EXPECT_TRUE(runner.Run({TestSpec(0, {0}), TestSpec(1, {0})}, *codec, GetParam().found()).ok());
+    EXPECT_TRUE(runner.Run({}, *codec, GetParam().found()).ok());
   });
 }
 
 INSTANTIATE_TEST_SUITE_P(Merges, Exchanges, ::testing::ValuesIn(AllCases()),
                          [](const ::testing::TestParamInfo<Case>& info) {
-                           return std::string(MergeName(info.param.merge)) + "_" +
-                                  info.param.codec + "_" + std::to_string(info.param.ranks);
+                           return info.param.exchange + "_" + info.param.codec + "_" +
+                                  std::to_string(info.param.ranks);
                          });
 
 // The second rounding of this codec is biased. With its error kept, the means of many equal steps
@@ -188,8 +192,70 @@ TEST(SumExchange, AddsInRankOrder) {
   });
 }
 
+// Block b of parameter p is summed from rank (b + p) % n on.
+TEST(RingExchange, AddsFromTheRankOfTheBlock) {
+  RunRanks(3, [](Communicator& comm) {
+    const RawCodec codec;
+    const TensorSpec spec = TestSpec(1, {3 * 1024 + 5});
+    const float terms[] = {0x1p24f, 1.0f, -0x1p24f};
+    std::vector<float> send(static_cast<size_t>(spec.numel()), terms[comm.rank()]);
+    std::vector<float> mean(send.size(), 0.0f);
+    Workspace scratch;
+    ExchangeTimes times;
+    Segment segment{&codec, {.spec = &spec, .scratch = &scratch}, 1, {}, ViewOf(mean)};
+    segment.body = ViewOf(send).mutable_raw();
+    ASSERT_TRUE(FindExchange("ring")
+                    ->Run({&segment, 1}, segment.body, 0, true, {}, comm, scratch, &times)
+                    .ok());
+    for (size_t i = 0; i < mean.size(); ++i) {
+      const bool from_rank_0 = (i / 1024 + spec.id) % 3 == 0;  // the order 0, 1, 2 loses the 1
+      ASSERT_EQ(mean[i], from_rank_0 ? 0.0f : 1.0f / 3) << i;
+    }
+  });
+}
+
+// Chunks of several messages, and parameters that begin in the middle of a chunk.
+TEST(RingExchange, LongBodiesInAnyNumberOfBuckets) {
+  std::vector<TensorSpec> specs;
+  for (const int64_t numel : {200001, 5, 70000, 1024, 123456}) {
+    specs.push_back(TestSpec(static_cast<uint32_t>(specs.size()), {numel}));
+  }
+  const RawCodec codec;
+  for (int n = 3; n <= 4; ++n) {
+    std::vector<Means> together(static_cast<size_t>(n)), apart(static_cast<size_t>(n));
+    RunRanks(n, [&](Communicator& comm) {
+      const size_t r = static_cast<size_t>(comm.rank());
+      ExchangeRunner runner(comm);
+      auto means = runner.Run(specs, codec, FindExchange("ring"));
+      ASSERT_TRUE(means.ok()) << means.status();
+      together[r] = std::move(*means);
+      for (const TensorSpec& spec : specs) {
+        auto mean = runner.Run({spec}, codec, FindExchange("ring"));
+        ASSERT_TRUE(mean.ok()) << mean.status();
+        apart[r].push_back(std::move(mean->at(0)));
+      }
+    });
+    for (const Means& means : together) EXPECT_TRUE(means == together[0]);
+    for (const Means& means : apart) EXPECT_TRUE(means == together[0]);
+    for (const TensorSpec& spec : specs) {
+      std::vector<std::vector<float>> terms;
+      for (int rank = 0; rank < n; ++rank) terms.push_back(TestMessage(rank, spec));
+      const std::vector<float>& mean = together[0][spec.id];
+      for (size_t i = 0; i < mean.size(); ++i) {
+        const size_t first = (i / 1024 + spec.id) % static_cast<size_t>(n);
+        float sum = terms[first][i];
+        for (size_t k = 1; k < static_cast<size_t>(n); ++k) {
+          sum += terms[(first + k) % static_cast<size_t>(n)][i];
+        }
+        ASSERT_EQ(mean[i], sum * (1.0f / static_cast<float>(n))) << spec.name << " at " << i;
+      }
+    }
+  }
+}
+
 // Runs one parameter of `dtype` whose every element is `value(rank)` through the raw codec.
-std::vector<double> SumOfType(DType dtype, int ranks, const std::function<float(int)>& value) {
+std::vector<double> SumOfType(DType dtype, int ranks, const std::function<float(int)>& value,
+                              const Exchange* exchange = FindExchange(Merge::kSum)) {
   std::vector<double> found(static_cast<size_t>(ranks));
   RunRanks(ranks, [&](Communicator& comm) {
     const RawCodec codec;
@@ -200,9 +266,8 @@ std::vector<double> SumOfType(DType dtype, int ranks, const std::function<float(
     Workspace scratch;
     ExchangeTimes times;
     Segment segment{&codec, {.spec = &spec, .scratch = &scratch}, 1, own.mutable_raw(), mean};
-    ASSERT_TRUE(FindExchange(Merge::kSum)
-                    ->Run({&segment, 1}, segment.body, 0, true, {}, comm, scratch, &times)
-                    .ok());
+    ASSERT_TRUE(
+        exchange->Run({&segment, 1}, segment.body, 0, true, {}, comm, scratch, &times).ok());
     std::vector<float> out(7);
     ConvertToFp32(mean, out);
     for (const float x : out) EXPECT_EQ(x, out[0]);
@@ -215,6 +280,17 @@ TEST(SumExchange, KeepsTheTypeOfLosslessBodies) {
   for (const DType dtype : {DType::kF32, DType::kF64, DType::kF16, DType::kBF16}) {
     for (int n = 1; n <= 4; ++n) {
       for (const double mean : SumOfType(dtype, n, [](int rank) { return 2.0f * rank; })) {
+        EXPECT_EQ(mean, n - 1.0) << DTypeName(dtype) << " on " << n;
+      }
+    }
+  }
+}
+
+TEST(RingExchange, TakesEveryType) {
+  for (const DType dtype : {DType::kF32, DType::kF64, DType::kF16, DType::kBF16}) {
+    for (int n = 1; n <= 4; ++n) {
+      const auto value = [](int rank) { return 2.0f * static_cast<float>(rank); };
+      for (const double mean : SumOfType(dtype, n, value, FindExchange("ring"))) {
         EXPECT_EQ(mean, n - 1.0) << DTypeName(dtype) << " on " << n;
       }
     }
