@@ -27,7 +27,7 @@ StatusOr<OwnedRoute> MakeRoute(const ConfigSection& section, const FeedbackPolic
 // More ranks than that would wait for each other more than they send.
 constexpr int kLargestRing = 32;
 
-// The exchange that sums go through.
+// The exchange that dense gradients are summed by.
 const Exchange* SumsOf(const CommConfig& comm, int ranks) {
   const bool suits = ranks > 2 && ranks <= kLargestRing;
   const bool ring = comm.sums == "ring" || (comm.sums == "auto" && suits);
@@ -171,6 +171,13 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   return task;
 }
 
+std::string NameOf(const Exchange& exchange) {
+  for (const std::string& name : Registry<Exchange>::Get().names()) {
+    if (FindExchange(name) == &exchange) return name;
+  }
+  return MergeName(exchange.merge());
+}
+
 StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
                                      const std::vector<TensorSpec>& specs, int world_size,
                                      std::span<const Merge> merges, Assembly* a,
@@ -194,8 +201,7 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
   for (Merge merge : merges) {
     // Gathered bodies are decoded one by one: their mean is exact whatever the codec.
     if (exact_mean && merge != Merge::kGather) continue;
-    const Exchange* exchange = merge == Merge::kSum ? sums : FindExchange(merge);
-    if (exchange) plan.exchanges.push_back(exchange);
+    if (const Exchange* exchange = FindExchange(merge)) plan.exchanges.push_back(exchange);
   }
   TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
   dense.route.exchange = sums;
@@ -219,6 +225,14 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
     TW_RETURN_IF_ERROR(add_rule(rule));
   TW_RETURN_IF_ERROR(add_rule(config.section("compressor")));
   TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(specs, plan));
+  // What is too small to be compressed is too small for a ring.
+  Route leftovers = plan.dense;
+  leftovers.exchange = FindExchange(Merge::kSum);
+  for (size_t i = 0; i < built.parameters().size(); ++i) {
+    const ParameterPlan& p = built.parameters()[i];
+    const bool asked = !plan.rules[static_cast<size_t>(p.rule)].route.codec->traits().lossless;
+    if (asked && !p.compressed) built.Choose(i, leftovers, false, p.option);
+  }
   a->plan = std::make_unique<Plan>(std::move(built));
   TW_ASSIGN_OR_RETURN(
       a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));
@@ -267,6 +281,9 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   if (!a->sketches.empty()) TW_RETURN_IF_ERROR(AcceptSketches(s, *a));
   a->warnings = loaded.idle;
   NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
+  if (s.comm.sums == "ring" && exchanging < 3) {
+    a->warnings.push_back("comm.sums = \"ring\" does nothing on fewer than 3 ranks");
+  }
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());
   TW_RETURN_IF_ERROR(TreatMoments(loaded, a.get()));

@@ -135,6 +135,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
                            {"compressor", p.route.compressor},
                            {"feedback", p.route.feedback},
                            {"merge", MergeName(p.route.exchange->merge())},
+                           {"exchange", NameOf(*p.route.exchange)},
                            {"bytes", p.payload_bytes}});
     }
     if (a->planner) {
@@ -166,7 +167,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   for (const ParameterPlan& p : a->plan->parameters()) {
     out << "  " << std::left << std::setw(static_cast<int>(width) + 2) << p.spec.name
         << std::setw(14) << ShapeText(p.spec.shape) << std::setw(14) << p.route.compressor
-        << std::setw(11) << p.route.feedback << std::setw(9) << MergeName(p.route.exchange->merge())
+        << std::setw(11) << p.route.feedback << std::setw(9) << NameOf(*p.route.exchange)
         << std::right << std::setw(10) << p.payload_bytes << " B"
         << (p.why_dense.empty() || p.compressed ? "" : "  " + p.why_dense) << "\n";
   }

@@ -280,7 +280,7 @@ StatusOr<std::vector<Contender>> Contenders(const Assembly& a, Forecaster& forec
                                             std::vector<std::unique_ptr<Compressor>>* made) {
   std::vector<Contender> out;
   TW_ASSIGN_OR_RETURN(auto dense, forecaster.WaysOf(a.plan->dense().codec, nullptr));
-  out.push_back({"dense", MergeName(a.plan->dense().exchange->merge()), std::move(dense)});
+  out.push_back({"dense", NameOf(*a.plan->dense().exchange), std::move(dense)});
   std::vector<Merge> all = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
   const auto accepted = [&](const FeedbackPolicy& policy, const Compressor& codec, Merge merge) {
     const auto& merges = codec.traits().merges;

@@ -16,11 +16,12 @@
 //   cost     encoding and decoding, measured for each option alone before the first step
 // Settings within `margin` of the fastest count as equal, and the one that sends most of them is
 // taken: it loses least. It stays until bytes / ms of exchange differ from those of its own trial
-// by more than `recheck` times; then the trials start again. Every number is a mean over ranks, so
-// all ranks decide alike. They are times: two runs need not choose the same. To repeat one, write
-// its choice (the log, "plan" in summary.json) as
-// [[compressor.rule]]s without a planner.
-// State: the trial under way and what the earlier ones measured.
+// by more than `recheck` times, and the time of the exchange by more than 5 % of a step, two
+// looks in a row: short exchanges take as long as their peers let them wait, and say little of the
+// link. Then the trials start again. Every number is a mean over ranks, so all ranks decide alike.
+// They are times: two runs need not choose the same. To repeat one, write its choice (the log,
+// "plan" in summary.json) as [[compressor.rule]]s without a planner.
+// State: the trial under way, what the earlier ones measured, and doubts of the link.
 // Left out: encoding threads that compete with backward for cores (trials show it, predictions do
 // not); latency a message.
 
@@ -68,6 +69,10 @@ enum Setting : int { kConfigured, kSmallest, kLargest, kDense, kMixed, kNumSetti
 constexpr const char* kNames[] = {"as configured", "smallest knob", "largest knob", "dense",
                                   "mixed"};
 
+// Of a step, and looks in a row: what makes the link another one.
+constexpr double kShiftThatMatters = 0.05;
+constexpr double kLooks = 2;
+
 // What a trial measured, as it lies in the planner's memory.
 struct Trial {
   double done;
@@ -82,6 +87,7 @@ struct Trial {
 struct Memory {
   double setting;  // under trial, or settled on
   double settled;
+  double doubts;  // looks in a row that found another link
   Trial trials[kNumSettings];
 };
 static_assert(std::is_trivial_v<Memory> && sizeof(Memory) % sizeof(double) == 0);
@@ -185,7 +191,14 @@ class CostModel : public Planner {
     const double was = memory->trials[static_cast<int>(memory->setting)].rate();
     const double now = Measured(evidence.times).rate();
     if (!(was > 0) || !(now > 0)) return same;  // one rank: there is no link
-    if (now < was * config_.recheck && was < now * config_.recheck) return same;
+    const Trial& trial = memory->trials[static_cast<int>(memory->setting)];
+    const double shift = std::abs(evidence.times.exchange_ms - trial.exchange_ms);
+    const bool other_link = now > was * config_.recheck || was > now * config_.recheck;
+    if (!other_link || shift < kShiftThatMatters * trial.step_ms) {
+      memory->doubts = 0;
+      return same;
+    }
+    if (++memory->doubts < kLooks) return same;
     *memory = {};
     return {ChoiceOf(kConfigured, evidence, *memory),
             absl::StrFormat("the link has changed, %.4g -> %.4g MB/s: trying again", was / 1e3,

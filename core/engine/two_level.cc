@@ -17,8 +17,9 @@ Plan AllDense(const Plan& plan, int ranks) {
   for (const ParameterPlan& p : plan.parameters()) specs.push_back(p.spec);
   PlanOptions options;
   options.dense = plan.dense();
-  options.rules = {{.route = plan.dense()}};
-  options.exchanges = {plan.dense().exchange};
+  options.dense.exchange = FindExchange(Merge::kSum);  // few hops: there is no link to keep full
+  options.rules = {{.route = options.dense}};
+  options.exchanges = {options.dense.exchange};
   options.world_size = ranks;
   auto dense = Plan::Build(specs, options);
   TW_CHECK_OK(dense);

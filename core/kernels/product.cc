@@ -64,7 +64,8 @@ HWY_INLINE void AddNarrow(Tag d, const float* HWY_RESTRICT x, size_t x_row, size
     const auto values = hn::LoadU(d, from);
     const auto add = [&](const auto& sum, float factor) HWY_ATTR {
       const auto f = hn::Set(d, factor);
-      return hn::IfThenElse(hn::Ne(f, zero), hn::Add(sum, hn::Mul(f, values)), sum);
+      // Not Ne: with AVX-512 that is false for NaN.
+      return hn::IfThenElse(hn::Eq(f, zero), sum, hn::Add(sum, hn::Mul(f, values)));
     };
     s0 = add(s0, x[0]);
     if constexpr (kRows == 4) {

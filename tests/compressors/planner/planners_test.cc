@@ -210,11 +210,36 @@ TEST(CostModel, DoesNotTryWhatIsHopelessAndSplitsBySize) {
   EXPECT_THAT(d.choice, ElementsAre(0, 1));
   EXPECT_EQ(d.why, "");
   e.times = Times(e, 1e5, 5);
-  d = e.Round(*planner);
+  EXPECT_EQ(e.Round(*planner).why, "");  // one look is not enough
+  e.times = Times(e, 1e3, 5);
+  EXPECT_EQ(e.Round(*planner).why, "");
+  for (int look = 0; look < 2; ++look) {
+    e.times = Times(e, 1e5, 5);
+    d = e.Round(*planner);
+  }
   EXPECT_THAT(d.why, HasSubstr("the link has changed"));
   EXPECT_THAT(d.choice, Each(0));
   e.times = Times(e, 1e5, 5);
   EXPECT_THAT(e.Round(*planner).choice, Each(1));
+}
+
+// An exchange of 0.1 ms that takes 1 ms is not a slow link but a late peer.
+TEST(CostModel, ShortExchangesSayLittleOfTheLink) {
+  const auto planner = Make("cost_model");
+  Evidence e(*planner, CompressOrNot());
+  e.cost_ms = {{0, 50}, {0, 50}};
+  e.times = Times(e, 1e5, 0);
+  e.Round(*planner);
+  e.times = Times(e, 1e5, 0);
+  PlanDecision d = e.Round(*planner);
+  while (!d.why.empty()) {
+    e.times = Times(e, 1e5, 0);
+    d = e.Round(*planner);
+  }
+  for (int look = 0; look < 4; ++look) {
+    e.times = Times(e, 1e4, 0);
+    EXPECT_EQ(e.Round(*planner).why, "");
+  }
 }
 
 TEST(CostModel, OfEqualSettingsTakesTheOneThatLosesLeast) {
