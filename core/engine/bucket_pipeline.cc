@@ -88,7 +88,7 @@ const Route& BucketPipeline::ChooseRoute(int parameter, uint64_t step, bool* thr
   const ParameterPlan& p = plan_->parameters()[static_cast<size_t>(parameter)];
   *through_policy =
       !turn_.dense && p.compressed && StepOfWire(step) >= static_cast<uint64_t>(p.start_step);
-  if (!*through_policy) return plan_->dense();
+  if (!*through_policy) return p.compressed ? plan_->dense() : p.route;
   const bool half = p.spec.dtype == DType::kF16 || p.spec.dtype == DType::kBF16;
   if (p.route.policy->traits().dense_first && !half) {
     const TensorView done = engine_state_[static_cast<size_t>(parameter)].Slot(
