@@ -4,6 +4,7 @@
 # Defines, where the headers are found (sanitizer builds have them too: the NCCL communicator is tested without a GPU):
 #   tw_nccl_headers   interface target: nccl.h and the CUDA runtime's headers
 #   TW_NCCL_LIBRARY   libnccl.so.2, only for what really runs on GPUs
+#   TW_NCCL_VERSION   of the headers
 set(TW_CUDA AUTO CACHE STRING "CUDA module: AUTO | ON | OFF")
 set_property(CACHE TW_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(CMAKE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "GPU architectures")
@@ -72,6 +73,9 @@ if(NOT TW_FUZZ AND NOT tw_cuda_wish STREQUAL "OFF")
   if(TW_CUDA_INCLUDE AND TW_NCCL_INCLUDE)
     add_library(tw_nccl_headers INTERFACE)
     target_include_directories(tw_nccl_headers SYSTEM INTERFACE "${TW_NCCL_INCLUDE}" "${TW_CUDA_INCLUDE}")
+    file(STRINGS "${TW_NCCL_INCLUDE}/nccl.h" lines REGEX "^#define NCCL_(MAJOR|MINOR|PATCH) ")
+    string(REGEX REPLACE "[^;0-9]+" "" TW_NCCL_VERSION "${lines}")
+    string(REPLACE ";" "." TW_NCCL_VERSION "${TW_NCCL_VERSION}")
   endif()
 endif()
 if(TW_CUDA AND NOT (TARGET tw_nccl_headers AND TW_NCCL_LIBRARY))
