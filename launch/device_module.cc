@@ -74,7 +74,7 @@ std::filesystem::path OwnFolder() {
 const CudaModule* LoadModule(const std::string& path, std::string* reason) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) {
-    *reason = "module not built: configure with nvcc (" + path + ")";
+    *reason = "module not built: configure with nvcc, build tightwire_cuda (" + path + ")";
     return nullptr;
   }
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);

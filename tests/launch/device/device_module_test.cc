@@ -49,7 +49,8 @@ TEST(DeviceModule, ADriverThatDoesNotStartSaysWithWhichError) {
 
 TEST(DeviceModule, AMissingModuleSaysHowToGetOne) {
   const auto found = LoadDeviceModule({Fake("fake_driver_3"), Fake("not_there")});
-  EXPECT_EQ(found.reason, "module not built: configure with nvcc (" + Fake("not_there") + ")");
+  EXPECT_EQ(found.reason, "module not built: configure with nvcc, build tightwire_cuda (" +
+                              Fake("not_there") + ")");
   EXPECT_EQ(found.devices.size(), 3u);
 }
 
