@@ -96,8 +96,9 @@ class GatherExchange : public Exchange {
         const auto length_bytes = lengths.subspan(2 * n);
         std::fill(length_bytes.begin(), length_bytes.end(), sizeof(int64_t));
         int64_t& own = sizes[static_cast<size_t>(comm.rank())];
-        const auto ticket = comm.StartAllGatherV(BytesOf({&own, 1}), length_bytes, BytesOf(sizes),
-                                                 {call.tag.step, call.tag.bucket, "sizes"});
+        const auto ticket =
+            comm.control().StartAllGatherV(BytesOf({&own, 1}), length_bytes, BytesOf(sizes),
+                                           {call.tag.step, call.tag.bucket, "sizes"});
         TW_CO_RETURN_IF_ERROR(co_await *ticket);
         for (size_t r = 0; r < n; ++r) {
           if (sizes[r] < 0) {

@@ -258,8 +258,9 @@ class SparseExchange : public Exchange {
     {
       ScopedTimer timer(&call.times->exchange_ms);
       std::fill(incoming_sizes.begin(), incoming_sizes.end(), 4 * bins.count);
-      const auto ticket = comm.StartAllGatherV(BytesOf(counts_of(me)), incoming_sizes,
-                                               BytesOf(counts.first(n * num_bins)), tag("counts"));
+      const auto ticket =
+          comm.control().StartAllGatherV(BytesOf(counts_of(me)), incoming_sizes,
+                                         BytesOf(counts.first(n * num_bins)), tag("counts"));
       TW_CO_RETURN_IF_ERROR(co_await *ticket);
     }
     std::fill(totals.begin(), totals.end(), 0u);
@@ -335,8 +336,8 @@ class SparseExchange : public Exchange {
       for (size_t r = 0; r < n; ++r) incoming_sizes[r] = 4 * (regions[r].end - regions[r].begin);
       const auto mine =
           unions.subspan(static_cast<size_t>(own.begin), static_cast<size_t>(own.end - own.begin));
-      const auto ticket =
-          comm.StartAllGatherV(BytesOf(mine), incoming_sizes, BytesOf(unions), tag("unions"));
+      const auto ticket = comm.control().StartAllGatherV(BytesOf(mine), incoming_sizes,
+                                                         BytesOf(unions), tag("unions"));
       TW_CO_RETURN_IF_ERROR(co_await *ticket);
     }
     int64_t total = 0, mine_at = 0;

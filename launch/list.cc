@@ -16,6 +16,7 @@
 #include "core/api/task.h"
 #include "core/nn/model/model_factory.h"
 #include "launch/commands.h"
+#include "launch/list_kernels.h"
 #include "launch/settings.h"
 
 namespace tw {
@@ -92,7 +93,12 @@ Status RunList(const std::string& kind, bool json, std::ostream& out) {
     rows.push_back({"section", section.empty() ? "(top)" : section, "keys of every run", fields,
                     Json::object()});
   }
-  std::vector<std::string> kinds;
+  // What this machine has; so only where it is asked for.
+  if (kind == "kernel" || kind == "kernels") {
+    ListKernels(ThisMachinesDevices(), json, out);
+    return OkStatus();
+  }
+  std::vector<std::string> kinds = {"kernel"};
   for (const Row& row : rows) {
     if (kinds.empty() || kinds.back() != row.kind) kinds.push_back(row.kind);
   }

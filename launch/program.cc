@@ -57,9 +57,10 @@ constexpr char kExplainExamples[] = R"(examples:
 
 constexpr char kListExamples[] =
     R"(kinds: task, model, compressor, feedback, exchange, planner, strategy, optimizer, state, schedule,
-  activation, activation_codec, sink, section
+  activation, activation_codec, sink, section; and kernel: what runs where on this machine, and why not elsewhere
 examples:
   tightwire list compressor
+  tightwire list kernels
   tightwire list --json)";
 
 constexpr char kLabExamples[] = R"(examples:

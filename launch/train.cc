@@ -361,6 +361,10 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   // clean end of all.
   TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock()};
   Status ready = world.AgreeOn(loaded.status());
+  if (ready.ok() && world.device_comm()) {
+    ready =
+        ConfigError("comm.backend = nccl: train keeps gradients in the host's memory; mpi works");
+  }
   if (ready.ok()) {
     run.loaded = &*loaded;
     ready = AgreeOnConfig(world, loaded->shared);

@@ -30,12 +30,16 @@ class ThreadWorld : public World {
  public:
   ThreadWorld(double timeout_s, int concurrent_buckets)
       : World(concurrent_buckets), group_(MakeThreadGroup(1, timeout_s)) {}
+  ~ThreadWorld() override { device_comm_.reset(); }  // it uses comm()
   Communicator& comm() override { return *group_[0]; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
   int first_here() const override { return 0; }
   std::string host() const override { return HostName(); }
-  void Close() override { lane_.reset(); }
+  void Close() override {
+    lane_.reset();
+    device_comm_.reset();
+  }
 
  private:
   std::vector<std::unique_ptr<Communicator>> group_;
@@ -45,6 +49,7 @@ class MpiWorld : public World {
  public:
   MpiWorld(std::unique_ptr<MpiSession> session, int concurrent_buckets)
       : World(concurrent_buckets), session_(std::move(session)) {}
+  ~MpiWorld() override { device_comm_.reset(); }  // it uses comm()
   Communicator& comm() override { return session_->communicator(); }
   int local_rank() const override { return session_->place().local_rank; }
   int local_size() const override { return session_->place().local_size; }
@@ -52,6 +57,7 @@ class MpiWorld : public World {
   std::string host() const override { return session_->place().host; }
   void Close() override {
     lane_.reset();
+    device_comm_.reset();
     session_->Finalize();
   }
 
@@ -77,6 +83,22 @@ LauncherHint ReadLauncher() {
 
 StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s,
                                              int concurrent_buckets) {
+  static const DeviceModule none;
+  return Open(backend, timeout_s, concurrent_buckets,
+              backend == "nccl" ? ThisMachinesDevices() : none);
+}
+
+StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s,
+                                             int concurrent_buckets, const DeviceModule& devices) {
+  if (backend == "nccl") {
+    TW_ASSIGN_OR_RETURN(auto world, Open("auto", timeout_s, concurrent_buckets));
+    const Status status = world->OpenDevice(timeout_s, concurrent_buckets, devices);
+    if (FaultOf(status) == Fault::kPeer) EndJob(*world, status);  // nobody to end with
+    if (status.ok()) return world;
+    const bool speak = world->rank() == 0;
+    world->Close();
+    return speak ? status : WithFault(Status(status.code(), ""), FaultOf(status));
+  }
   const LauncherHint hint = ReadLauncher();
   const bool mpi = backend == "mpi" || (backend == "auto" && hint.mpi);
   if (!mpi) {
@@ -92,6 +114,32 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
   }
   TW_ASSIGN_OR_RETURN(auto session, MpiSession::Init(timeout_s, hint.rank));
   return std::make_unique<MpiWorld>(std::move(session), concurrent_buckets);
+}
+
+Status World::OpenDevice(double timeout_s, int concurrent_buckets, const DeviceModule& devices) {
+  const std::string setting = "comm.backend = nccl: ";
+  const int count = static_cast<int>(devices.devices.size());
+  Status mine;
+  if (!devices.module) {
+    mine = DataError(setting + "no GPU here: " + devices.reason + "; mpi works");
+  } else if (!devices.module->make_nccl) {
+    mine = DataError(setting + "the module was " + devices.module->nccl + "; mpi works");
+  } else if (local_rank() >= count) {
+    mine = DataError(setting + std::to_string(local_size()) + " ranks on " + host() +
+                     ", which has " + std::to_string(count) + (count == 1 ? " GPU" : " GPUs") +
+                     "; one a rank is needed");
+  }
+  TW_RETURN_IF_ERROR(AgreeOn(mine));
+  Status status;
+  TW_RETURN_IF_ERROR(lane_->Run([&] {
+    auto made = devices.module->make_nccl(
+        {.device = local_rank(), .timeout_s = timeout_s, .same_order = concurrent_buckets == 1},
+        comm());
+    status = made.status();
+    if (made.ok()) device_comm_ = std::move(*made);
+    return OkStatus();
+  }));
+  return AgreeOn(status);
 }
 
 int DefaultThreads(int ranks_here) {

@@ -7,6 +7,7 @@
 
 #include "core/api/communicator.h"
 #include "core/engine/lane.h"
+#include "launch/device_module.h"
 #include "launch/settings.h"
 
 namespace tw {
@@ -22,12 +23,19 @@ LauncherHint ReadLauncher();
 class World {
  public:
   // backend auto: MPI under a launcher, one thread rank otherwise. SLURM_NTASKS > 1 without PMIx is
-  // a ConfigError. So many buckets are under way at once on the lane.
+  // a ConfigError. So many buckets are under way at once on the lane. nccl: as auto, and
+  // device_comm() beside it, each rank of a host on a GPU of its own; a DataError on every rank
+  // when one has none.
   static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s,
                                                int concurrent_buckets = 2);
+  // The same with other devices than this machine's, for tests; looked at with nccl only.
+  static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s,
+                                               int concurrent_buckets, const DeviceModule& devices);
   virtual ~World() = default;
 
   virtual Communicator& comm() = 0;
+  // For what lies in device memory; null unless opened with nccl. Its control() is comm().
+  Communicator* device_comm() { return device_comm_.get(); }
   virtual int local_rank() const = 0;
   virtual int local_size() const = 0;
   virtual int first_here() const = 0;  // lowest rank on this host
@@ -45,7 +53,11 @@ class World {
  protected:
   explicit World(int concurrent_buckets) : lane_(std::make_unique<Lane>(concurrent_buckets)) {}
 
+  // Takes a GPU and starts NCCL. Collective.
+  Status OpenDevice(double timeout_s, int concurrent_buckets, const DeviceModule& devices);
+
   std::unique_ptr<Lane> lane_;
+  std::unique_ptr<Communicator> device_comm_;
 };
 
 // Threads of a rank that was not told how many: OMP_NUM_THREADS, which launch/run sets, or else the

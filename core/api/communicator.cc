@@ -30,9 +30,9 @@ Status Communicator::Barrier(const OpTag& tag) { return AllGatherInt(0, tag).sta
 StatusOr<std::vector<int64_t>> Communicator::AllGatherInt(int64_t value, const OpTag& tag) {
   const size_t n = static_cast<size_t>(size());
   std::vector<int64_t> all(n), sizes(n, sizeof(int64_t));
-  TW_RETURN_IF_ERROR(AllGatherV({reinterpret_cast<const uint8_t*>(&value), sizeof(value)}, sizes,
-                                {reinterpret_cast<uint8_t*>(all.data()), n * sizeof(int64_t)},
-                                tag));
+  TW_RETURN_IF_ERROR(
+      control().AllGatherV({reinterpret_cast<const uint8_t*>(&value), sizeof(value)}, sizes,
+                           {reinterpret_cast<uint8_t*>(all.data()), n * sizeof(int64_t)}, tag));
   return all;
 }
 
@@ -40,9 +40,9 @@ Status Communicator::AllReduceSum(std::span<double> values, const OpTag& tag) {
   const size_t n = static_cast<size_t>(size());
   std::vector<double> all(n * values.size());
   std::vector<int64_t> sizes(n, static_cast<int64_t>(values.size_bytes()));
-  TW_RETURN_IF_ERROR(
-      AllGatherV({reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()}, sizes,
-                 {reinterpret_cast<uint8_t*>(all.data()), all.size() * sizeof(double)}, tag));
+  TW_RETURN_IF_ERROR(control().AllGatherV(
+      {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()}, sizes,
+      {reinterpret_cast<uint8_t*>(all.data()), all.size() * sizeof(double)}, tag));
   for (size_t i = 0; i < values.size(); ++i) {
     values[i] = 0;
     for (size_t r = 0; r < n; ++r) values[i] += all[r * values.size() + i];

@@ -31,7 +31,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual const char* name() const = 0;  // "thread", "mpi"
+  virtual const char* name() const = 0;  // "thread", "mpi", "nccl"
 
   // Everybody gets everybody's bytes, in rank order. sizes[r] is rank r's length, known to all;
   // `all` is their sum long. `mine` may be its own place inside `all`.
@@ -49,6 +49,10 @@ class Communicator {
   // negative. All ranks call it together, with nothing under way, and drop what they got before
   // this communicator goes. Errors name ranks as this communicator does.
   virtual StatusOr<std::unique_ptr<Communicator>> Split(int color) = 0;
+  // What carries numbers of the host's memory: lengths, counts, agreements. This communicator
+  // itself, unless its spans are memory of a device; the same ranks then, by the same numbers. The
+  // verbs below from AllGatherInt on go through it.
+  virtual Communicator& control() { return *this; }
   // Bytes this rank handed to the transport so far (own copies not counted).
   virtual int64_t bytes_sent() const = 0;
   // Ends the job on all ranks with this exit code. Does not return.

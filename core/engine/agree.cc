@@ -17,7 +17,7 @@ StatusOr<std::vector<std::string>> GatherTexts(Communicator& comm, const std::st
                       comm.AllGatherInt(static_cast<int64_t>(text.size()), tag));
   std::vector<uint8_t> all(
       static_cast<size_t>(std::accumulate(sizes.begin(), sizes.end(), int64_t{0})));
-  TW_RETURN_IF_ERROR(comm.AllGatherV(BytesOf(text), sizes, all, tag));
+  TW_RETURN_IF_ERROR(comm.control().AllGatherV(BytesOf(text), sizes, all, tag));
   std::vector<std::string> out;
   size_t at = 0;
   for (int64_t size : sizes) {

@@ -1,5 +1,6 @@
 """Failures: one clear line on one rank, the right exit code, no hang, nothing left running."""
 
+import ctypes
 import gzip
 import os
 import shutil
@@ -101,6 +102,20 @@ exec "$@"
             harness.send(job.process.pid, signal.SIGINT)
             self.assertEqual(job.wait(20).code, 130)
             poll(lambda: not job.descendants(), "every rank to end")
+
+
+class Devices(harness.ProgramTest):
+    def test_nccl_without_a_gpu(self):
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            pass
+        else:
+            self.skipTest("there is a driver here")
+        for ranks in (None, 2):
+            result = self.run_program(ranks, ["train", *overrides(run__dir="run", comm__backend="nccl")])
+            self.assertEqual(result.code, 3, result.err)
+            self.one_line(result, "comm.backend = nccl: no GPU here: no driver: libcuda.so.1 not found; mpi works")
 
 
 class Usage(harness.ProgramTest):
