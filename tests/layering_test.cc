@@ -82,7 +82,7 @@ struct SourceFile {
 const std::vector<SourceFile>& Sources() {
   static const auto* sources = [] {
     const fs::path root = TW_SOURCE_DIR;
-    const std::set<std::string> kinds = {".h", ".cc", ".cu", ".py", ".sh", ".cmake"};
+    const std::set<std::string> kinds = {".h", ".cc", ".cu", ".cuh", ".py", ".sh", ".cmake"};
     auto* out = new std::vector<SourceFile>;
     for (const char* top :
          {"core", "comm", "compressors", "optim", "launch", "examples", "tests"}) {

@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 
+#include "core/base/host_device.h"
+
 namespace tw {
 
 // What a stream is for: two users of one (seed, step, parameter) never share numbers. Values are
@@ -30,7 +32,8 @@ enum class RngPurpose : uint32_t {
 
 inline constexpr uint32_t kSharedRank = 0xFFFFFFFFu;
 
-inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
+TW_HOST_DEVICE inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> c,
+                                                         std::array<uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c[0];
     const uint64_t p1 = uint64_t{0xCD9E8D57u} * c[2];
@@ -55,7 +58,7 @@ struct RngStream {
     return {(uint64_t{a[0]} << 32) | a[1]};
   }
   // Four 32-bit numbers at position `counter`.
-  std::array<uint32_t, 4> At(uint64_t counter) const {
+  TW_HOST_DEVICE std::array<uint32_t, 4> At(uint64_t counter) const {
     return Philox4x32({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0},
                       {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)});
   }

@@ -10,18 +10,20 @@
 #include <cstddef>
 #include <span>
 
+#include "core/base/host_device.h"
+
 namespace tw::kernels {
 
 // estimate += mean;  mean = estimate
 template <class T>
-inline void AdvanceElement(T& estimate, T& mean) {
+TW_HOST_DEVICE inline void AdvanceElement(T& estimate, T& mean) {
   estimate = estimate + mean;
   mean = estimate;
 }
 
 // mean <- estimate + mean;  estimate <- estimate + alpha * old mean
 template <class T>
-inline void DampedAdvanceElement(T& estimate, T& mean, T alpha) {
+TW_HOST_DEVICE inline void DampedAdvanceElement(T& estimate, T& mean, T alpha) {
   const T message = mean;
   mean = estimate + message;
   estimate = estimate + alpha * message;
@@ -29,26 +31,26 @@ inline void DampedAdvanceElement(T& estimate, T& mean, T alpha) {
 
 // g <- (g - h) + eta * e
 template <class T>
-inline void ErrorMessageElement(T& g, T h, T e, T eta) {
+TW_HOST_DEVICE inline void ErrorMessageElement(T& g, T h, T e, T eta) {
   g = (g - h) + eta * e;
 }
 
 // e <- keep * e + r
 template <class T>
-inline void ErrorMemoryElement(T& e, T r, T keep) {
+TW_HOST_DEVICE inline void ErrorMemoryElement(T& e, T r, T keep) {
   e = keep * e + r;
 }
 
 // v <- (1 - b) * v + b * g;  g <- v - h.  `keep` is 1 - b.
 template <class T>
-inline void MomentumMessageElement(T& v, T& g, T h, T keep, T b) {
+TW_HOST_DEVICE inline void MomentumMessageElement(T& v, T& g, T h, T keep, T b) {
   v = keep * v + b * g;
   g = v - h;
 }
 
 // v <- (1 - b) * v + b * g;  g <- (v - h) + eta * e
 template <class T>
-inline void MomentumErrorMessageElement(T& v, T& g, T h, T e, T keep, T b, T eta) {
+TW_HOST_DEVICE inline void MomentumErrorMessageElement(T& v, T& g, T h, T e, T keep, T b, T eta) {
   v = keep * v + b * g;
   g = (v - h) + eta * e;
 }

@@ -1,21 +1,25 @@
 #pragma once
 // Scalar conversions between fp32 and the two 16-bit types, all with rounding to nearest even.
-// The vectorised loops of elementwise.cc give the same bits.
+// The vectorised loops of elementwise.cc give the same bits, and so do the kernels for GPUs.
 
 #include <bit>
 #include <cstdint>
 
+#include "core/base/host_device.h"
+
 namespace tw::kernels {
 
-inline float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+TW_HOST_DEVICE inline float Bf16ToFloat(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
 
-inline uint16_t FloatToBf16(float value) {
+TW_HOST_DEVICE inline uint16_t FloatToBf16(float value) {
   const uint32_t u = std::bit_cast<uint32_t>(value);
   if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);  // NaN
   return static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
 }
 
-inline float HalfToFloat(uint16_t bits) {
+TW_HOST_DEVICE inline float HalfToFloat(uint16_t bits) {
   const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
   const uint32_t exponent = (bits >> 10) & 31u;
   const uint32_t mantissa = bits & 1023u;
@@ -29,7 +33,7 @@ inline float HalfToFloat(uint16_t bits) {
 
 // Adding 0.5 to a magnitude below 2^-14 rounds it, by the processor's own rule, to a multiple of
 // 2^-24, the unit of subnormal halves, and leaves that multiple in the low mantissa bits.
-inline uint16_t FloatToHalf(float value) {
+TW_HOST_DEVICE inline uint16_t FloatToHalf(float value) {
   const uint32_t u = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (u >> 16) & 0x8000u;
   const uint32_t magnitude = u & 0x7FFFFFFFu;
@@ -44,11 +48,11 @@ inline uint16_t FloatToHalf(float value) {
 }
 
 // The largest finite half instead of an infinity.
-inline uint16_t FloatToHalfSaturated(float value) {
+TW_HOST_DEVICE inline uint16_t FloatToHalfSaturated(float value) {
   const uint16_t half = FloatToHalf(value);
   return (half & 0x7FFFu) == 0x7C00u ? static_cast<uint16_t>((half & 0x8000u) | 0x7BFFu) : half;
 }
-inline uint16_t FloatToBf16Saturated(float value) {
+TW_HOST_DEVICE inline uint16_t FloatToBf16Saturated(float value) {
   const uint16_t bf16 = FloatToBf16(value);
   return (bf16 & 0x7FFFu) == 0x7F80u ? static_cast<uint16_t>((bf16 & 0x8000u) | 0x7F7Fu) : bf16;
 }

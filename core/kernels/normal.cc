@@ -71,7 +71,7 @@ HWY_INLINE VF Radius(VU bits) {
   const VU mantissa = hn::Sub(word, hn::ShiftLeft<23>(hn::BitCast(du, e)));
   const VF f = hn::Sub(hn::BitCast(df, mantissa), hn::Set(df, 1.0f));
   const VF s = hn::Div(f, hn::Add(f, hn::Set(df, 2.0f)));
-  const VF series = hn::Mul(hn::Add(s, s), Series(normal::kLnSeries, hn::Mul(s, s)));
+  const VF series = hn::Mul(hn::Add(s, s), Series(normal::LnSeries().at, hn::Mul(s, s)));
   const VF ln = hn::Add(series, hn::Mul(hn::ConvertTo(df, e), hn::Set(df, normal::kLn2)));
   return hn::Sqrt(hn::Mul(ln, hn::Set(df, -2.0f)));
 }
@@ -88,7 +88,8 @@ HWY_INLINE Turn TurnBy(VU bits) {
   const auto rest = hn::BitCast(di, hn::Sub(bits, hn::ShiftLeft<30>(quarter)));
   const VF x = hn::Mul(hn::ConvertTo(df, rest), hn::Set(df, normal::kRadiansPerStep));
   const VF x2 = hn::Mul(x, x);
-  const VF c = Series(normal::kCosSeries, x2), s = hn::Mul(Series(normal::kSinSeries, x2), x);
+  const VF c = Series(normal::CosSeries().at, x2),
+           s = hn::Mul(Series(normal::SinSeries().at, x2), x);
   const VU one = hn::Set(du, 1), sign = hn::Set(du, 0x80000000u);
   const auto odd = hn::RebindMask(df, hn::Eq(hn::And(quarter, one), one));
   const VU cos_sign = hn::And(hn::ShiftLeft<30>(hn::Add(quarter, one)), sign);

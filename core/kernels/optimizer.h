@@ -9,6 +9,8 @@
 #include <cmath>
 #include <span>
 
+#include "core/base/host_device.h"
+
 namespace tw::kernels {
 
 // What one AdamW update needs, computed once a step in fp64 and rounded to T.
@@ -24,7 +26,7 @@ struct AdamWCoefficients {
 };
 
 template <class T>
-inline void AdamWElement(T& p, T g, T& m, T& v, const AdamWCoefficients<T>& c) {
+TW_HOST_DEVICE inline void AdamWElement(T& p, T g, T& m, T& v, const AdamWCoefficients<T>& c) {
   g = g * c.grad_scale;
   m = c.beta1 * m + c.rest1 * g;
   v = c.beta2 * v + c.rest2 * (g * g);
@@ -40,7 +42,8 @@ void SecondMomentStep(std::span<const float> g, std::span<float> v,
 
 // The same with a denominator, sqrt(v) * inverse_root_bias + eps, that many elements share.
 template <class T>
-inline void AdamMiniElement(T& p, T g, T& m, T denominator, const AdamWCoefficients<T>& c) {
+TW_HOST_DEVICE inline void AdamMiniElement(T& p, T g, T& m, T denominator,
+                                           const AdamWCoefficients<T>& c) {
   m = c.beta1 * m + c.rest1 * (g * c.grad_scale);
   p = p * c.decay - c.step_size * (m / denominator);
 }
@@ -58,12 +61,12 @@ struct SgdmCoefficients {
 };
 
 template <class T>
-inline void SgdElement(T& p, T g, const SgdmCoefficients<T>& c) {
+TW_HOST_DEVICE inline void SgdElement(T& p, T g, const SgdmCoefficients<T>& c) {
   p = p - c.lr * (g * c.grad_scale + c.weight_decay * p);
 }
 
 template <class T>
-inline void SgdmElement(T& p, T g, T& m, const SgdmCoefficients<T>& c) {
+TW_HOST_DEVICE inline void SgdmElement(T& p, T g, T& m, const SgdmCoefficients<T>& c) {
   g = g * c.grad_scale + c.weight_decay * p;
   m = c.momentum * m + g;
   p = p - c.lr * (c.nesterov ? g + c.momentum * m : m);

@@ -4,42 +4,18 @@
 #include <cmath>
 #include <limits>
 
-#include "core/kernels/quantize.h"
+#include "core/kernels/quantize_element.h"
 #include "core/kernels/random.h"
 #include "core/kernels/reduce.h"
 
 namespace tw::kernels {
 namespace {
 
-constexpr float kSmallestFastScale = 0x1p-100f;
-constexpr float kLargestFastScale = 0x1p120f;
 constexpr int64_t kTile = 1280;  // a multiple of 8 codes and of 5 trits
-
-float Clamp(float x, float limit) { return std::min(std::max(x, -limit), limit); }
-
-// Rounds to nearest, ties to even, for |x| < 2^22: the bits that fall off 1.5 * 2^23.
-float RoundEven(float x) {
-  constexpr float kMagic = 12582912.0f;
-  const float shifted = x + kMagic;
-  return shifted - kMagic;
-}
-
-float ToFloat(double x) {
-  constexpr double kMax = std::numeric_limits<float>::max();
-  return static_cast<float>(std::min(std::max(x, -kMax), kMax));
-}
-
-float OneBitCode(float x, const QuantizeSpec& spec, const BlockScale& s, float noise) {
-  if (!spec.stochastic) return x >= 0.0f ? 1.0f : 0.0f;
-  const double place = static_cast<double>(x) / s.scale * 0.5 + 0.5 + noise;
-  return place > 0.5 ? 1.0f : 0.0f;
-}
 
 }  // namespace
 
-int64_t QuantizeSpec::CodeBytes(int64_t numel) const {
-  return packing == Packing::kTrits ? (numel + 4) / 5 : (numel * bits + 7) / 8;
-}
+int64_t QuantizeSpec::CodeBytes(int64_t numel) const { return quantize::CodeBytes(*this, numel); }
 
 int64_t QuantizeSpec::BodyBytes(int64_t numel) const {
   if (numel == 0) return 0;
@@ -50,40 +26,20 @@ int64_t QuantizeSpec::BodyBytes(int64_t numel) const {
   return full * (scale_bytes + CodeBytes(per_block)) + (rest ? scale_bytes + CodeBytes(rest) : 0);
 }
 
-BlockScale MakeBlockScale(float scale, int levels) {
-  BlockScale s;
-  s.scale = scale;
-  s.edge = !(scale >= kSmallestFastScale && scale <= kLargestFastScale);
-  if (!s.edge) {
-    s.inverse = static_cast<float>(levels) / scale;
-    s.step = scale / static_cast<float>(levels);
-  }
-  return s;
-}
+BlockScale MakeBlockScale(float scale, int levels) { return quantize::ScaleOfBlock(scale, levels); }
 
 float SumScale(std::span<const float> x, ScaleRule rule) {
-  if (rule == ScaleRule::kMeanAbs) {
-    return ToFloat(MeanAbs(x));
-  }
-  const double norm = std::sqrt(SumOfSquares(x));
-  // Never below any |x|, or its level would exceed the last one.
-  const float rounded = ToFloat(norm);
-  constexpr float kMax = std::numeric_limits<float>::max();
-  return double{rounded} < norm && rounded < kMax ? std::nextafter(rounded, kMax) : rounded;
+  if (x.empty()) return 0.0f;
+  const double sum = rule == ScaleRule::kMeanAbs ? SumAbs(x) : SumOfSquares(x);
+  return quantize::ScaleFromSum(sum, static_cast<int64_t>(x.size()), rule);
 }
 
 float CodeValue(uint8_t code, const QuantizeSpec& spec, const BlockScale& s) {
-  if (s.scale == 0.0f) return 0.0f;
-  if (spec.bits == 1) return code ? s.scale : -s.scale;
-  const int q = static_cast<int>(code) - (1 << (spec.bits - 1));
-  if (!s.edge) return static_cast<float>(q) * s.step;
-  return ToFloat(static_cast<double>(q) * s.scale / spec.levels);
+  return quantize::ValueOf(code, spec, s);
 }
 
 void QuantizeTileReference(float* message, int64_t numel, const QuantizeSpec& spec,
                            const BlockScale& s, QuantizeStream stream, uint8_t* codes) {
-  const float levels = static_cast<float>(spec.levels);
-  const float half = static_cast<float>(1 << (spec.bits - 1));
   for (int64_t i = 0; i < numel; ++i) {
     const float x = message[i];
     float noise = 0.0f;
@@ -91,16 +47,8 @@ void QuantizeTileReference(float* message, int64_t numel, const QuantizeSpec& sp
       noise =
           CentredUniform(ElementBits(stream.key, stream.first_index + static_cast<uint64_t>(i)));
     }
-    if (spec.bits == 1) {
-      codes[i] = static_cast<uint8_t>(s.scale == 0.0f ? 0.0f : OneBitCode(x, spec, s, noise));
-    } else if (s.scale == 0.0f) {
-      codes[i] = static_cast<uint8_t>(half);
-    } else {
-      float place = s.edge ? ToFloat(double{x} * spec.levels / s.scale) : x * s.inverse;
-      if (spec.stochastic || s.edge) place = Clamp(place + noise, levels);
-      codes[i] = static_cast<uint8_t>(RoundEven(place) + half);
-    }
-    message[i] = x - CodeValue(codes[i], spec, s);
+    codes[i] = quantize::CodeOf(x, noise, spec, s);
+    message[i] = x - quantize::ValueOf(codes[i], spec, s);
   }
 }
 

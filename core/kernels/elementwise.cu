@@ -1,0 +1,104 @@
+#include "core/kernels/elementwise_device.h"
+
+#include "core/kernels/float16.h"
+#include "core/kernels/launch.cuh"
+
+namespace tw::kernels::device {
+namespace {
+
+struct Bf16 {
+  __device__ static float Widen(uint16_t bits) { return Bf16ToFloat(bits); }
+  __device__ static uint16_t Narrow(float value) { return FloatToBf16(value); }
+  __device__ static uint16_t Saturated(float value) { return FloatToBf16Saturated(value); }
+};
+struct Half {
+  __device__ static float Widen(uint16_t bits) { return HalfToFloat(bits); }
+  __device__ static uint16_t Narrow(float value) { return FloatToHalfSaturated(value); }
+  __device__ static uint16_t Saturated(float value) { return FloatToHalfSaturated(value); }
+};
+
+template <class Number>
+__device__ Number NumberAt(const void* numbers, int64_t i) {
+  return LoadAny<Number>(static_cast<const uint8_t*>(numbers) + i * int64_t{sizeof(Number)});
+}
+
+struct AddFloats {
+  __device__ void operator()(const AddSegment& s, int64_t i) const {
+    s.a[i] += s.s * NumberAt<float>(s.b, i);
+  }
+};
+template <class Type>
+struct AddNarrow {
+  __device__ void operator()(const AddSegment& s, int64_t i) const {
+    s.a[i] += s.s * Type::Widen(NumberAt<uint16_t>(s.b, i));
+  }
+};
+struct Multiply {
+  __device__ void operator()(const AddSegment& s, int64_t i) const { s.a[i] *= s.s; }
+};
+
+struct Move {
+  __device__ void operator()(const MessageSegment& s, int64_t i) const {
+    StoreAny(s.to + i * 4, MessageAt({s.buffer, s.addend, s.scale}, i));
+    s.buffer[i] = 0;
+  }
+};
+template <class Type>
+struct Cast {
+  float pre, post;
+  __device__ void operator()(const MessageSegment& s, int64_t i) const {
+    const float m = MessageAt({s.buffer, s.addend, s.scale}, i);
+    const uint16_t bits = Type::Saturated(m * pre);
+    StoreAny(s.to + i * 2, bits);
+    s.buffer[i] = m - post * Type::Widen(bits);
+  }
+};
+
+template <class Type>
+struct ToNarrow {
+  __device__ void operator()(const ConvertSegment& s, int64_t i) const {
+    s.narrow[i] = Type::Narrow(s.wide[i]);
+  }
+};
+template <class Type>
+struct ToWide {
+  __device__ void operator()(const ConvertSegment& s, int64_t i) const {
+    s.wide[i] = Type::Widen(s.narrow[i]);
+  }
+};
+
+}  // namespace
+
+void AddInPlace(Table<AddSegment> table, Stream stream) {
+  LaunchForEach(table, stream, AddFloats());
+}
+void AddFromBf16(Table<AddSegment> table, Stream stream) {
+  LaunchForEach(table, stream, AddNarrow<Bf16>());
+}
+void AddFromHalf(Table<AddSegment> table, Stream stream) {
+  LaunchForEach(table, stream, AddNarrow<Half>());
+}
+void Scale(Table<AddSegment> table, Stream stream) { LaunchForEach(table, stream, Multiply()); }
+
+void MoveOut(Table<MessageSegment> table, Stream stream) { LaunchForEach(table, stream, Move()); }
+void CastResidualBf16(Table<MessageSegment> table, float pre, float post, Stream stream) {
+  LaunchForEach(table, stream, Cast<Bf16>{pre, post});
+}
+void CastResidualHalf(Table<MessageSegment> table, float pre, float post, Stream stream) {
+  LaunchForEach(table, stream, Cast<Half>{pre, post});
+}
+
+void ConvertToBf16(Table<ConvertSegment> table, Stream stream) {
+  LaunchForEach(table, stream, ToNarrow<Bf16>());
+}
+void ConvertFromBf16(Table<ConvertSegment> table, Stream stream) {
+  LaunchForEach(table, stream, ToWide<Bf16>());
+}
+void ConvertToHalf(Table<ConvertSegment> table, Stream stream) {
+  LaunchForEach(table, stream, ToNarrow<Half>());
+}
+void ConvertFromHalf(Table<ConvertSegment> table, Stream stream) {
+  LaunchForEach(table, stream, ToWide<Half>());
+}
+
+}  // namespace tw::kernels::device

@@ -1,0 +1,97 @@
+#include "core/kernels/reduce_device.h"
+
+#include <cmath>
+
+#include "core/kernels/sums.cuh"
+
+namespace tw::kernels::device {
+namespace {
+
+constexpr int kPiecesPerTile = kTile / kPiece;
+constexpr int kPieceThreads = kPiecesPerTile * kWarp;
+
+struct Square {
+  __device__ double operator()(float x) const { return static_cast<double>(x) * x; }
+};
+struct Magnitude {
+  __device__ double operator()(float x) const { return fabs(static_cast<double>(x)); }
+};
+
+// A warp a piece.
+template <class Term>
+__global__ void __launch_bounds__(kPieceThreads)
+    SumPieces(const ReduceSegment* segments, int count, double* scratch, Term term) {
+  const ReduceSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
+  const int warp = threadIdx.x / kWarp;
+  const TileRange tile = RangeOf(segment, blockIdx.x);
+  const int64_t begin = tile.begin + warp * kPiece;
+  const int64_t end = begin + kPiece < tile.end ? begin + kPiece : tile.end;
+  const double sum = SumOfPiece(begin, end, [&](int64_t i) { return term(segment.x[i]); });
+  if (threadIdx.x % kWarp == 0) scratch[int64_t{blockIdx.x} * kPiecesPerTile + warp] = sum;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    SumSegments(const ReduceSegment* segments, const double* scratch, double* out) {
+  __shared__ double lanes[kThreads];
+  const ReduceSegment segment = segments[blockIdx.x];
+  const double sum = SumOfPieces(scratch + segment.first_tile * kPiecesPerTile,
+                                 (segment.numel + kPiece - 1) / kPiece, lanes);
+  if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+template <class Term>
+void Sum(const Table<ReduceSegment>& table, double* scratch, double* out, Stream stream,
+         Term term) {
+  Launch(SumPieces<Term>, table.tiles, kPieceThreads, stream, table.segments, table.count, scratch,
+         term);
+  Launch(SumSegments, table.count, kThreads, stream, table.segments, scratch, out);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    MarkNotFinite(const ReduceSegment* segments, int count, uint32_t* not_finite) {
+  const ReduceSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
+  const TileRange tile = RangeOf(segment, blockIdx.x);
+  bool found = false;
+  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
+    found |= (__float_as_uint(segment.x[i]) & 0x7F800000u) == 0x7F800000u;
+  }
+  if (__any_sync(kWholeWarp, found) && threadIdx.x % kWarp == 0) atomicOr(not_finite, 1u);
+}
+
+// Magnitudes of finite numbers are in the order of their bits.
+__global__ void __launch_bounds__(kThreads)
+    RaiseLargest(const ReduceSegment* segments, int count, uint32_t* out) {
+  const int at = SegmentOf(segments, count, blockIdx.x);
+  const ReduceSegment segment = segments[at];
+  const TileRange tile = RangeOf(segment, blockIdx.x);
+  uint32_t most = 0;
+  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
+    const uint32_t bits = __float_as_uint(segment.x[i]) & 0x7FFFFFFFu;
+    most = most < bits ? bits : most;
+  }
+  most = MaxAcrossWarp(most);
+  if (threadIdx.x % kWarp == 0) atomicMax(out + at, most);
+}
+
+}  // namespace
+
+void FindNotFinite(Table<ReduceSegment> table, uint32_t* not_finite, Stream stream) {
+  cudaMemsetAsync(not_finite, 0, sizeof(uint32_t), CudaStream(stream));
+  Launch(MarkNotFinite, table.tiles, kThreads, stream, table.segments, table.count, not_finite);
+}
+
+void SumOfSquares(Table<ReduceSegment> table, double* scratch, double* out, Stream stream) {
+  Sum(table, scratch, out, stream, Square());
+}
+void SumAbs(Table<ReduceSegment> table, double* scratch, double* out, Stream stream) {
+  Sum(table, scratch, out, stream, Magnitude());
+}
+
+void LargestMagnitude(Table<ReduceSegment> table, float* out, Stream stream) {
+  const auto bytes = static_cast<size_t>(table.count) * sizeof(float);
+  cudaMemsetAsync(out, 0, bytes, CudaStream(stream));
+  Launch(RaiseLargest, table.tiles, kThreads, stream, table.segments, table.count,
+         reinterpret_cast<uint32_t*>(out));
+}
+
+}  // namespace tw::kernels::device

@@ -1,0 +1,221 @@
+#include "tests/cuda/emulation/cuda_on_cpu.h"
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+// Where the linker has put what is __shared__; absent when nothing is.
+extern "C" {
+extern char __start_tw_shared[] __attribute__((weak));
+extern char __stop_tw_shared[] __attribute__((weak));
+}
+
+namespace tw::emulation {
+namespace {
+
+constexpr size_t kStackBytes = size_t{96} << 10;
+constexpr unsigned kLanes = 32;
+
+enum class State { kReady, kAtBlock, kAtWarp, kReturned };
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStackBytes]};
+  State state = State::kReady;
+  unsigned index = 0;
+  Site at;  // of the meeting that it waits for
+  unsigned mask = 0;
+  uint64_t brought = 0;
+  uint64_t got[kLanes];
+};
+
+struct Machine {
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  unsigned num_threads = 0;
+  ucontext_t scheduler;
+  Fiber* running = nullptr;
+  const std::function<void()>* body = nullptr;
+  std::mt19937_64 random{1};
+  int64_t launches = 0;
+};
+
+Machine& TheMachine() {
+  static auto* machine = new Machine;
+  return *machine;
+}
+
+bool SameSite(const Site& a, const Site& b) {
+  return a.line() == b.line() && a.column() == b.column() &&
+         std::strcmp(a.file_name(), b.file_name()) == 0;
+}
+
+void FiberMain() {
+  Machine& machine = TheMachine();
+  (*machine.body)();
+  machine.running->state = State::kReturned;
+  swapcontext(&machine.running->context, &machine.scheduler);
+}
+
+void Wait(State state, Site at) {
+  Machine& machine = TheMachine();
+  Fiber* self = machine.running;
+  self->state = state;
+  self->at = at;
+  swapcontext(&self->context, &machine.scheduler);
+}
+
+void Resume(Fiber& fiber) {
+  Machine& machine = TheMachine();
+  machine.running = &fiber;
+  threadIdx = dim3(fiber.index % blockDim.x, fiber.index / blockDim.x % blockDim.y,
+                   fiber.index / (blockDim.x * blockDim.y));
+  swapcontext(&machine.scheduler, &fiber.context);
+}
+
+void FillShared(std::mt19937_64& random) {
+  if (__start_tw_shared == nullptr) return;
+  const uint64_t noise = random() | 0x0101010101010101ull;
+  const size_t bytes = static_cast<size_t>(__stop_tw_shared - __start_tw_shared);
+  for (size_t i = 0; i < bytes; i += 8) {
+    std::memcpy(__start_tw_shared + i, &noise, std::min<size_t>(8, bytes - i));
+  }
+}
+
+// Lets the lanes of a warp go whose mask has come as a whole.
+bool ReleaseLanes(Machine& machine, unsigned warp) {
+  bool released = false;
+  const auto lane_at = [&](unsigned lane) -> Fiber* {
+    const unsigned thread = warp * kLanes + lane;
+    return thread < machine.num_threads ? machine.fibers[thread].get() : nullptr;
+  };
+  for (unsigned first = 0; first < kLanes; ++first) {
+    const Fiber* one = lane_at(first);
+    if (one == nullptr || one->state != State::kAtWarp) continue;
+    const unsigned mask = one->mask;
+    uint64_t values[kLanes];
+    bool complete = true;
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      values[lane] = machine.random();
+      if (!(mask >> lane & 1)) continue;
+      const Fiber* fiber = lane_at(lane);
+      if (fiber == nullptr) continue;  // the last warp of a block may be short
+      complete = complete && fiber->state == State::kAtWarp && fiber->mask == mask &&
+                 SameSite(fiber->at, one->at);
+      values[lane] = fiber->brought;
+    }
+    if (!complete) continue;
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      Fiber* fiber = mask >> lane & 1 ? lane_at(lane) : nullptr;
+      if (fiber == nullptr) continue;
+      std::copy_n(values, kLanes, fiber->got);
+      fiber->state = State::kReady;
+    }
+    released = true;
+  }
+  return released;
+}
+
+// All threads of the block at the same barrier.
+bool ReleaseBlock(Machine& machine) {
+  const Fiber& first = *machine.fibers[0];
+  for (unsigned i = 0; i < machine.num_threads; ++i) {
+    const Fiber& fiber = *machine.fibers[i];
+    if (fiber.state != State::kAtBlock || !SameSite(fiber.at, first.at)) return false;
+  }
+  for (unsigned i = 0; i < machine.num_threads; ++i) machine.fibers[i]->state = State::kReady;
+  return true;
+}
+
+[[noreturn]] void ReportDivergence(const Machine& machine) {
+  std::string message =
+      "threads wait for others that do not come, block " + std::to_string(blockIdx.x) + ":";
+  for (unsigned i = 0; i < machine.num_threads; ++i) {
+    const Fiber& fiber = *machine.fibers[i];
+    const Fiber* before = i ? machine.fibers[i - 1].get() : nullptr;
+    const bool same = before && before->state == fiber.state &&
+                      (fiber.state == State::kReturned || SameSite(before->at, fiber.at));
+    if (same) continue;
+    message += "\n  from thread " + std::to_string(i) + " on: ";
+    if (fiber.state == State::kReturned) {
+      message += "returned";
+      continue;
+    }
+    message += fiber.state == State::kAtBlock ? "at a barrier of the block, " : "at a warp's, ";
+    message += fiber.at.file_name() + std::string(":") + std::to_string(fiber.at.line());
+  }
+  throw DivergenceError(message);
+}
+
+void RunBlock(Machine& machine) {
+  FillShared(machine.random);
+  for (unsigned i = 0; i < machine.num_threads; ++i) {
+    Fiber& fiber = *machine.fibers[i];
+    fiber.state = State::kReady;
+    fiber.index = i;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, FiberMain, 0);
+  }
+  std::vector<unsigned> order(machine.num_threads);
+  std::iota(order.begin(), order.end(), 0u);
+  for (;;) {
+    std::shuffle(order.begin(), order.end(), machine.random);
+    for (const unsigned i : order) {
+      if (machine.fibers[i]->state == State::kReady) Resume(*machine.fibers[i]);
+    }
+    bool goes_on = false, all_returned = true;
+    for (unsigned warp = 0; warp * kLanes < machine.num_threads; ++warp) {
+      goes_on |= ReleaseLanes(machine, warp);
+    }
+    for (const unsigned i : order) all_returned &= machine.fibers[i]->state == State::kReturned;
+    if (all_returned) return;
+    if (!goes_on && !ReleaseBlock(machine)) ReportDivergence(machine);
+  }
+}
+
+}  // namespace
+
+void Launch(dim3 grid, dim3 block, const std::function<void()>& body) {
+  Machine& machine = TheMachine();
+  ++machine.launches;
+  gridDim = grid;
+  blockDim = block;
+  machine.num_threads = block.x * block.y * block.z;
+  machine.body = &body;
+  while (machine.fibers.size() < machine.num_threads) {
+    machine.fibers.push_back(std::make_unique<Fiber>());
+  }
+  std::vector<unsigned> order(size_t{grid.x} * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), machine.random);
+  for (const unsigned i : order) {
+    blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y));
+    RunBlock(machine);
+  }
+}
+
+void SetSeed(uint64_t seed) { TheMachine().random.seed(seed); }
+int64_t LaunchCount() { return TheMachine().launches; }
+
+void MeetBlock(Site at) { Wait(State::kAtBlock, at); }
+
+const uint64_t* MeetWarp(unsigned mask, uint64_t brought, Site at) {
+  Fiber* self = TheMachine().running;
+  self->mask = mask;
+  self->brought = brought;
+  Wait(State::kAtWarp, at);
+  return self->got;
+}
+
+int Lane() { return static_cast<int>(TheMachine().running->index % kLanes); }
+
+}  // namespace tw::emulation
