@@ -292,6 +292,7 @@ def main():
     if size > 1:
         distributed.barrier()
         distributed.destroy_process_group()
+        os._exit(0)  # Gloo's threads now and then end the interpreter's own exit by an abort
 
 
 if __name__ == "__main__":
