@@ -219,8 +219,11 @@ class Training(ClusterTest):
 
 class Failures(ClusterTest):
     def test_failing_rank_of_each(self):
-        script = 'echo "I am rank $RANK of $WORLD_SIZE on $(hostname)"; [ "$RANK" = 0 ] && exec sleep 600; exit 7'
-        result = self.run_cluster("--hosts", "2", "--name", self.name, "--each", "--", "sh", "-c", script, expect=7)
+        # Rank 1 fails when rank 0 has spoken.
+        script = ('echo "I am rank $RANK of $WORLD_SIZE on $(hostname)"; [ "$RANK" = 0 ] && echo > "$0" && exec sleep 600; '
+                  'until [ -s "$0" ]; do sleep 0.05; done; exit 7')
+        spoken = os.path.join(self.folder, "spoken")
+        result = self.run_cluster("--hosts", "2", "--name", self.name, "--each", "--", "sh", "-c", script, spoken, expect=7)
         self.error(result, "rank 1 on h1 ended with exit code 7")
         self.assertIn("[rank 1 on h1] I am rank 1 of 2 on h1", result.err)
         self.assertIn("I am rank 0 of 2 on h0", result.out)
