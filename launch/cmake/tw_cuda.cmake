@@ -20,6 +20,9 @@ endfunction()
 
 macro(tw_cuda_enable)
   enable_language(CUDA)
+  # CMake 3.25 knows no nvcc of this age to speak C++20: it is told what to say.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA_STANDARD 20)  # behind enable_language: CMake does not know of it before
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_EXTENSIONS OFF)
