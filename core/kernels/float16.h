@@ -47,6 +47,16 @@ TW_HOST_DEVICE inline uint16_t FloatToHalf(float value) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+// bf16 with the low 16 bits rounded up with the probability they stand for, by the upper half of
+// `random`. Inf stays as it is, NaN a NaN.
+TW_HOST_DEVICE inline uint16_t FloatToBf16Random(float value, uint32_t random) {
+  const uint32_t u = std::bit_cast<uint32_t>(value);
+  if ((u & 0x7F800000u) == 0x7F800000u) {
+    return static_cast<uint16_t>((u >> 16) | ((u & 0x007FFFFFu) ? 0x40u : 0u));
+  }
+  return static_cast<uint16_t>((u + (random >> 16)) >> 16);
+}
+
 // The largest finite half instead of an infinity.
 TW_HOST_DEVICE inline uint16_t FloatToHalfSaturated(float value) {
   const uint16_t half = FloatToHalf(value);

@@ -104,15 +104,6 @@ namespace tw::kernels {
 HWY_EXPORT(EncodeAll);
 HWY_EXPORT(DecodeAddAll);
 
-uint8_t NaturalExponent(float x, uint32_t random_bits) {
-  const uint32_t magnitude = std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu;
-  return static_cast<uint8_t>(std::min((magnitude + (random_bits >> 9)) >> 23, 254u));
-}
-
-float NaturalValue(uint8_t exponent, bool negative) {
-  return std::bit_cast<float>(uint32_t{exponent} << 23 | uint32_t{negative} << 31);
-}
-
 void NaturalEncode(const MessageView& message, uint64_t key, uint64_t first_index, uint8_t* body) {
   HWY_DYNAMIC_DISPATCH(EncodeAll)(message, key, first_index, body);
 }

@@ -7,9 +7,12 @@
 // exactly the right probability, denormals included (they go to 0 or 2^-126). What would round up
 // to 2^128 stays 2^127. The same bits on every SIMD target. Thread safe.
 
+#include <bit>
+#include <cstdint>
 #include <span>
 
 #include "core/base/bytes.h"
+#include "core/base/host_device.h"
 #include "core/base/status.h"
 #include "core/kernels/message_view.h"
 
@@ -26,7 +29,13 @@ Status CheckNatural(ByteSpan body, int64_t numel);
 void NaturalDecodeAdd(const uint8_t* body, float scale, std::span<float> out);
 
 // One element of each, for the tests and odd ends: the exponent byte of x, and what it stands for.
-uint8_t NaturalExponent(float x, uint32_t random_bits);
-float NaturalValue(uint8_t exponent, bool negative);
+TW_HOST_DEVICE inline uint8_t NaturalExponent(float x, uint32_t random_bits) {
+  const uint32_t magnitude = std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu;
+  const uint32_t exponent = (magnitude + (random_bits >> 9)) >> 23;
+  return static_cast<uint8_t>(exponent < 254 ? exponent : 254);
+}
+TW_HOST_DEVICE inline float NaturalValue(uint8_t exponent, bool negative) {
+  return std::bit_cast<float>(uint32_t{exponent} << 23 | uint32_t{negative} << 31);
+}
 
 }  // namespace tw::kernels

@@ -47,10 +47,7 @@ void SecondMomentAll(const float* g, float* v, size_t n, const AdamWCoefficients
     hn::StoreU(hn::Add(hn::Mul(beta2, hn::LoadU(d, v + i)), hn::Mul(rest2, hn::Mul(gi, gi))), d,
                v + i);
   }
-  for (; i < n; ++i) {
-    const float gi = g[i] * c.grad_scale;
-    v[i] = c.beta2 * v[i] + c.rest2 * (gi * gi);
-  }
+  for (; i < n; ++i) v[i] = SecondMomentElement(g[i], v[i], c);
 }
 
 void AdamMiniAll(float* p, const float* g, float* m, size_t n, float denominator,

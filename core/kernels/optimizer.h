@@ -34,6 +34,12 @@ TW_HOST_DEVICE inline void AdamWElement(T& p, T g, T& m, T& v, const AdamWCoeffi
   p = p * c.decay - c.step_size * (m / denominator);
 }
 
+template <class T>
+TW_HOST_DEVICE inline T SecondMomentElement(T g, T v, const AdamWCoefficients<T>& c) {
+  g = g * c.grad_scale;
+  return c.beta2 * v + c.rest2 * (g * g);
+}
+
 void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                const AdamWCoefficients<float>& c);
 // v alone, with the bits of AdamWStep.

@@ -82,18 +82,8 @@ HWY_EXPORT(HadamardAll);
 
 namespace {
 
-// Where levels / scale neither overflows nor loses bits.
-bool Ordinary(float scale) { return scale >= 0x1p-100f && scale <= 0x1p120f; }
-
 int16_t RoundOne(float x, float scale, int levels, uint64_t key, uint64_t index) {
-  if (scale == 0) return 0;
-  const float u = CentredUniform(ElementBits(key, index));
-  const float scaled = Ordinary(scale)
-                           ? x * (static_cast<float>(levels) / scale)
-                           : static_cast<float>(static_cast<double>(x) * levels / scale);
-  const float q = std::nearbyint(scaled + u);
-  return static_cast<int16_t>(
-      std::clamp(q, static_cast<float>(-levels), static_cast<float>(levels)));
+  return RoundToLevel(x, scale, levels, CentredUniform(ElementBits(key, index)));
 }
 
 // Flips signs and multiplies.
@@ -114,7 +104,7 @@ void RoundToLevels(std::span<const float> x, float scale, int levels, uint64_t k
   size_t done = 0;
   // A vector's indices share their upper half.
   const bool one_half = first_index >> 32 == (first_index + x.size()) >> 32;
-  if (Ordinary(scale) && one_half) {
+  if (IsOrdinaryScale(scale) && one_half) {
     done = HWY_DYNAMIC_DISPATCH(RoundAll)(x.data(), static_cast<float>(levels) / scale, levels, key,
                                           first_index, codes.data(), x.size());
   }

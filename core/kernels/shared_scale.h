@@ -5,8 +5,11 @@
 // Element-wise operations and additions in a fixed order only: no result depends on the SIMD
 // target. Thread safe.
 
+#include <cmath>
 #include <cstdint>
 #include <span>
+
+#include "core/base/host_device.h"
 
 namespace tw::kernels {
 
@@ -20,6 +23,18 @@ void RoundToLevels(std::span<const float> x, float scale, int levels, uint64_t k
                    uint64_t first_index, std::span<int16_t> codes);
 void RoundToLevelsReference(std::span<const float> x, float scale, int levels, uint64_t key,
                             uint64_t first_index, std::span<int16_t> codes);
+// One of them; u is that of the element.
+TW_HOST_DEVICE inline bool IsOrdinaryScale(float scale) {  // levels / scale loses nothing
+  return scale >= 0x1p-100f && scale <= 0x1p120f;
+}
+TW_HOST_DEVICE inline int16_t RoundToLevel(float x, float scale, int levels, float u) {
+  if (scale == 0) return 0;
+  const float scaled = IsOrdinaryScale(scale)
+                           ? x * (static_cast<float>(levels) / scale)
+                           : static_cast<float>(static_cast<double>(x) * levels / scale);
+  const float q = std::nearbyint(scaled + u), most = static_cast<float>(levels);
+  return static_cast<int16_t>(q < -most ? -most : q > most ? most : q);
+}
 // What a step of codes stands for.
 float LevelStep(float scale, int levels);
 

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "core/base/status.h"
+#include "core/kernels/float16.h"
 #include "core/kernels/random_simd.h"
 #include "core/kernels/state_codes_simd.h"
 #include "hwy/highway.h"
@@ -221,14 +222,6 @@ void DivideSpan(const float* x, size_t n, float* scales) {
   for (; i < n; ++i) scales[i] = scales[i] < kLeast ? 0.0f : x[i] / scales[i];
 }
 
-inline uint16_t RoundOne(float x, uint32_t random) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if ((bits & 0x7F800000u) == 0x7F800000u) {  // Inf as it is, NaN kept a NaN
-    return static_cast<uint16_t>((bits >> 16) | ((bits & 0x007FFFFFu) ? 0x40u : 0u));
-  }
-  return static_cast<uint16_t>((bits + (random >> 16)) >> 16);
-}
-
 void RoundSpanToBf16(const float* x, size_t n, uint64_t key, uint64_t first, uint16_t* out) {
   const hn::ScalableTag<uint32_t> d;
   const hn::Rebind<uint16_t, decltype(d)> d16;
@@ -248,7 +241,8 @@ void RoundSpanToBf16(const float* x, size_t n, uint64_t key, uint64_t first, uin
       const auto special = hn::Eq(hn::And(bits, hn::Set(d, 0x7F800000u)), hn::Set(d, 0x7F800000u));
       if (!hn::AllFalse(d, special)) {
         for (size_t k = i; k < i + lanes; ++k) {
-          out[k] = RoundOne(x[k], ElementBits(element_key, static_cast<uint32_t>(first + k)));
+          out[k] =
+              FloatToBf16Random(x[k], ElementBits(element_key, static_cast<uint32_t>(first + k)));
         }
         continue;
       }
@@ -256,7 +250,7 @@ void RoundSpanToBf16(const float* x, size_t n, uint64_t key, uint64_t first, uin
       hn::StoreU(hn::TruncateTo(d16, rounded), d16, out + i);
     }
     for (; i < end; ++i) {
-      out[i] = RoundOne(x[i], ElementBits(element_key, static_cast<uint32_t>(first + i)));
+      out[i] = FloatToBf16Random(x[i], ElementBits(element_key, static_cast<uint32_t>(first + i)));
     }
   }
 }

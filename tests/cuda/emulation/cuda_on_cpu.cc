@@ -1,5 +1,8 @@
+#undef _FORTIFY_SOURCE  // its longjmp refuses to go to another stack
+
 #include "tests/cuda/emulation/cuda_on_cpu.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -25,8 +28,11 @@ constexpr unsigned kLanes = 32;
 
 enum class State { kReady, kAtBlock, kAtWarp, kReturned };
 
+// A fiber is made once, runs body after body, and is left and entered by jumps: contexts would ask
+// the kernel for signal masks every time.
 struct Fiber {
-  ucontext_t context;
+  jmp_buf place;
+  bool started = false;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   State state = State::kReady;
   unsigned index = 0;
@@ -39,7 +45,7 @@ struct Fiber {
 struct Machine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   unsigned num_threads = 0;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Fiber* running = nullptr;
   const std::function<void()>* body = nullptr;
   std::mt19937_64 random{1};
@@ -56,19 +62,35 @@ bool SameSite(const Site& a, const Site& b) {
          std::strcmp(a.file_name(), b.file_name()) == 0;
 }
 
+void BackToScheduler(Fiber& self) {
+  if (_setjmp(self.place) == 0) _longjmp(TheMachine().scheduler, 1);
+}
+
 void FiberMain() {
   Machine& machine = TheMachine();
-  (*machine.body)();
-  machine.running->state = State::kReturned;
-  swapcontext(&machine.running->context, &machine.scheduler);
+  for (;;) {
+    (*machine.body)();
+    machine.running->state = State::kReturned;
+    BackToScheduler(*machine.running);
+  }
 }
 
 void Wait(State state, Site at) {
-  Machine& machine = TheMachine();
-  Fiber* self = machine.running;
-  self->state = state;
-  self->at = at;
-  swapcontext(&self->context, &machine.scheduler);
+  Fiber& self = *TheMachine().running;
+  self.state = state;
+  self.at = at;
+  BackToScheduler(self);
+}
+
+void Start(Fiber& fiber) {
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStackBytes;
+  context.uc_link = nullptr;
+  makecontext(&context, FiberMain, 0);
+  fiber.started = true;
+  setcontext(&context);
 }
 
 void Resume(Fiber& fiber) {
@@ -76,7 +98,9 @@ void Resume(Fiber& fiber) {
   machine.running = &fiber;
   threadIdx = dim3(fiber.index % blockDim.x, fiber.index / blockDim.x % blockDim.y,
                    fiber.index / (blockDim.x * blockDim.y));
-  swapcontext(&machine.scheduler, &fiber.context);
+  if (_setjmp(machine.scheduler) != 0) return;
+  if (!fiber.started) Start(fiber);
+  _longjmp(fiber.place, 1);
 }
 
 void FillShared(std::mt19937_64& random) {
@@ -133,7 +157,7 @@ bool ReleaseBlock(Machine& machine) {
   return true;
 }
 
-[[noreturn]] void ReportDivergence(const Machine& machine) {
+[[noreturn]] void ReportDivergence(Machine& machine) {
   std::string message =
       "threads wait for others that do not come, block " + std::to_string(blockIdx.x) + ":";
   for (unsigned i = 0; i < machine.num_threads; ++i) {
@@ -150,6 +174,7 @@ bool ReleaseBlock(Machine& machine) {
     message += fiber.state == State::kAtBlock ? "at a barrier of the block, " : "at a warp's, ";
     message += fiber.at.file_name() + std::string(":") + std::to_string(fiber.at.line());
   }
+  machine.fibers.clear();  // they are in the middle of something
   throw DivergenceError(message);
 }
 
@@ -159,11 +184,6 @@ void RunBlock(Machine& machine) {
     Fiber& fiber = *machine.fibers[i];
     fiber.state = State::kReady;
     fiber.index = i;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, FiberMain, 0);
   }
   std::vector<unsigned> order(machine.num_threads);
   std::iota(order.begin(), order.end(), 0u);

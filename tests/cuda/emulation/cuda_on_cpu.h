@@ -25,7 +25,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __constant__ static
+#define __constant__ const
 // A section of its own, so that it can be filled. Kernels are in unnamed namespaces: their statics
 // are never shared between object files.
 #define __shared__ static __attribute__((section("tw_shared")))
@@ -147,6 +147,7 @@ T atomicOr(T* at, std::type_identity_t<T> value) {
 }
 
 inline int __popc(unsigned x) { return std::popcount(x); }
+inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x ? std::countr_zero(static_cast<unsigned>(x)) + 1 : 0; }
 inline unsigned __umulhi(unsigned a, unsigned b) {

@@ -1,0 +1,154 @@
+#include "core/kernels/state_steps.h"
+
+#include "core/kernels/state_steps_device.h"
+#include "tests/core/kernels/sample_data.h"
+#include "tests/cuda/device_memory.h"
+
+namespace tw {
+namespace {
+
+namespace device = kernels::device;
+using kernels::Code4;
+using kernels::Code8;
+
+constexpr kernels::AdamWCoefficients<float> kAdamW = {0.5f,   0.999f, 0.9f, 0.1f, 0.999f,
+                                                      0.001f, 1e-2f,  3.0f, 1e-8f};
+constexpr kernels::SgdmCoefficients<float> kSgdm = {0.5f, 0.01f, 0.9f, 0.1f, false};
+
+struct Moment {
+  std::vector<uint8_t> codes;
+  std::vector<float> scales;
+  kernels::CodedMoment view() { return {codes, scales}; }
+};
+struct Parameter {
+  std::vector<float> p, g;
+  Moment m, v;
+};
+
+std::vector<float> Gradient(size_t n, uint64_t seed) {
+  std::vector<float> g = RandomFloats(n, seed);
+  for (size_t i = 0; i < n; ++i) {
+    if (i % 9 == 0) g[i] = 0;
+    if (i / 128 % 3 == 1) g[i] *= 1e-25f;  // mean squares below the smallest normal number
+  }
+  return g;
+}
+Moment Encoded(std::vector<float> x, bool is_signed, bool four) {
+  const auto n = static_cast<int64_t>(x.size());
+  if (!is_signed) {
+    for (float& v : x) v *= v;
+  }
+  Moment out;
+  out.codes.resize(static_cast<size_t>(four ? kernels::NibbleBytes(n) : n));
+  out.scales.resize(static_cast<size_t>(
+      kernels::Blocks(n, four ? kernels::kStateBlock4 : kernels::kStateBlock8)));
+  if (four) {
+    kernels::EncodeBlocks4(is_signed ? Code4::kDeSigned : Code4::kLinear, x, out.codes, out.scales);
+  } else {
+    kernels::EncodeBlocks8(is_signed ? Code8::kDeSigned : Code8::kDeUnsigned, x, out.codes,
+                           out.scales);
+  }
+  return out;
+}
+
+class DeviceStateSteps : public DeviceTest {
+ protected:
+  void ExpectSame(bool four, const std::function<void(Parameter&)>& cpu,
+                  const std::function<void(device::Table<device::CodedStepSegment>)>& gpu) {
+    std::vector<Parameter> parameters;
+    std::vector<device::CodedStepSegment> segments;
+    for (const size_t n : DeviceSizes()) {
+      Parameter x{RandomFloats(n, n), Gradient(n, n + 1),
+                  Encoded(RandomFloats(n, n + 2), true, four),
+                  Encoded(RandomFloats(n, n + 3), false, four)};
+      segments.push_back({Upload(x.p), Upload(x.g), Upload(x.m.codes), Upload(x.m.scales),
+                          Upload(x.v.codes), Upload(x.v.scales), static_cast<int64_t>(n)});
+      for (int step = 0; step < 3; ++step) cpu(x);
+      parameters.push_back(x);
+    }
+    const auto table = TableOf(segments);
+    EXPECT_EQ(LaunchesOf(1, [&] { gpu(table); }), 1);
+    gpu(table), gpu(table);
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const Parameter& x = parameters[i];
+      const device::CodedStepSegment& s = segments[i];
+      EXPECT_TRUE(SameBits(x.p, Download(s.p, x.p.size())));
+      EXPECT_TRUE(SameBits(x.m.scales, Download(s.m_scales, x.m.scales.size())));
+      EXPECT_TRUE(SameBits(x.m.codes, Download(s.m_codes, x.m.codes.size())));
+      EXPECT_TRUE(SameBits(x.v.scales, Download(s.v_scales, x.v.scales.size())));
+      EXPECT_TRUE(SameBits(x.v.codes, Download(s.v_codes, x.v.codes.size())));
+    }
+  }
+};
+
+TEST_F(DeviceStateSteps, HaveTheCpusParametersCodesAndScales) {
+  const auto* adamw = Upload(std::vector{kAdamW});
+  const auto* sgdm = Upload(std::vector{kSgdm});
+  ExpectSame(
+      true, [](Parameter& x) { AdamWStep4(x.p, x.g, x.m.view(), x.v.view(), kAdamW); },
+      [&](auto table) { device::AdamWStep4(table, adamw, stream()); });
+  ExpectSame(
+      false, [](Parameter& x) { AdamWStep8(x.p, x.g, x.m.view(), x.v.view(), kAdamW); },
+      [&](auto table) { device::AdamWStep8(table, adamw, stream()); });
+  ExpectSame(
+      true, [](Parameter& x) { SgdmStep4(x.p, x.g, x.m.view(), kSgdm); },
+      [&](auto table) { device::SgdmStep4(table, sgdm, stream()); });
+}
+
+// What optim/state/int4_rank1.cc and AdamW make of a matrix.
+void Rank1OnCpu(Parameter& x, std::vector<float>& maxima, size_t rows) {
+  const std::span<float> kept(maxima);
+  std::vector<float> fresh(maxima.size()), m(x.p.size()), v = m, scales = m;
+  const auto rows_of = [&](std::span<float> all) { return all.first(rows); };
+  const auto cols_of = [&](std::span<float> all) { return all.subspan(rows); };
+  kernels::DecodeBlocks4(Code4::kDeSigned, x.m.codes, x.m.scales, m);
+  kernels::DequantizeUnit4(Code4::kLinear, x.v.codes, v);
+  kernels::Rank1Scales(0, rows_of(kept), cols_of(kept), scales);
+  for (size_t i = 0; i < v.size(); ++i) v[i] *= scales[i];
+  kernels::AdamWStep(x.p, x.g, m, v, kAdamW);
+  kernels::EncodeBlocks4(Code4::kDeSigned, m, x.m.codes, x.m.scales);
+  kernels::RaiseRank1(v, 0, rows_of(fresh), cols_of(fresh));
+  kernels::Rank1Scales(0, rows_of(fresh), cols_of(fresh), scales);
+  kernels::DivideByScales(v, scales);
+  kernels::QuantizeUnit4(Code4::kLinear, scales, x.v.codes);
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    maxima[i] = fresh[i] < 1.17549435e-38f ? 0 : fresh[i];
+  }
+}
+
+TEST_F(DeviceStateSteps, Rank1MaximaCodesAndParametersAreTheCpus) {
+  const auto* c = Upload(std::vector{kAdamW});
+  const std::vector<std::pair<size_t, size_t>> shapes = {{1, 1},   {7, 1},   {1, 31},
+                                                         {3, 129}, {33, 65}, {40, 128}};
+  std::vector<device::Rank1StepSegment> segments = {{}};
+  std::vector<Parameter> parameters = {{}};
+  std::vector<std::vector<float>> all_maxima = {{}};
+  segments[0].cols = 1;
+  for (const auto& [rows, cols] : shapes) {
+    const size_t n = rows * cols;
+    Parameter x{
+        RandomFloats(n, n), Gradient(n, n + 1), Encoded(RandomFloats(n, n + 2), true, true), {}};
+    x.v.codes.resize((n + 1) / 2);
+    std::vector<float> maxima(rows + cols);
+    segments.push_back({Upload(x.p), Upload(x.g), Upload(x.m.codes), Upload(x.m.scales),
+                        Upload(x.v.codes), Upload(maxima), AllocateOf<float>(maxima.size()),
+                        static_cast<int64_t>(cols), static_cast<int64_t>(n)});
+    for (int step = 0; step < 3; ++step) Rank1OnCpu(x, maxima, rows);
+    parameters.push_back(x);
+    all_maxima.push_back(maxima);
+  }
+  const auto table = TableOf(segments);
+  EXPECT_EQ(LaunchesOf(4, [&] { device::AdamWStepRank1(table, c, stream()); }), 4);
+  for (int step = 1; step < 3; ++step) device::AdamWStepRank1(table, c, stream());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Parameter& x = parameters[i];
+    const device::Rank1StepSegment& s = segments[i];
+    EXPECT_TRUE(SameBits(x.p, Download(s.p, x.p.size()))) << i;
+    EXPECT_TRUE(SameBits(x.m.codes, Download(s.m_codes, x.m.codes.size()))) << i;
+    EXPECT_TRUE(SameBits(x.v.codes, Download(s.v_codes, x.v.codes.size()))) << i;
+    EXPECT_TRUE(SameBits(all_maxima[i], Download(s.v_maxima, all_maxima[i].size()))) << i;
+  }
+}
+
+}  // namespace
+}  // namespace tw
