@@ -15,6 +15,7 @@
 
 #include "comm/mpi/mpi_error.h"
 #include "comm/mpi/roll_call.h"
+#include "comm/parts.h"
 #include "comm/timeout_error.h"
 #include "core/base/clock.h"
 #include "core/base/patience.h"
@@ -219,21 +220,6 @@ class MpiCommunicator : public Communicator {
     const uint32_t turn = next_turn_[channel]++ % kTagsPerChannel;
     return std::make_unique<MpiTicket>(this, tag,
                                        static_cast<int>(channel * kTagsPerChannel + turn));
-  }
-  // n + 1 offsets.
-  static std::vector<int64_t> Begins(std::span<const int64_t> sizes) {
-    std::vector<int64_t> begins = {0};
-    for (const int64_t size : sizes) {
-      TW_CHECK_GE(size, 0);
-      begins.push_back(begins.back() + size);
-    }
-    return begins;
-  }
-  template <class Bytes>
-  static Bytes Part(Bytes bytes, const std::vector<int64_t>& begins, int rank) {
-    const size_t r = static_cast<size_t>(rank);
-    return bytes.subspan(static_cast<size_t>(begins[r]),
-                         static_cast<size_t>(begins[r + 1] - begins[r]));
   }
   static void CopyOwn(ByteSpan from, MutableByteSpan to) {
     if (!from.empty() && from.data() != to.data()) {

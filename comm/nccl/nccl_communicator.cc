@@ -9,6 +9,7 @@
 
 #include "comm/nccl/nccl_engine.h"
 #include "comm/nccl/start_order.h"
+#include "comm/parts.h"
 #include "comm/timeout_error.h"
 #include "core/base/clock.h"
 #include "core/base/patience.h"
@@ -17,23 +18,6 @@ namespace tw {
 namespace {
 
 using Order = StartOrder<NcclOperation*>;
-
-// n + 1 offsets.
-std::vector<int64_t> Begins(std::span<const int64_t> sizes) {
-  std::vector<int64_t> begins = {0};
-  for (const int64_t size : sizes) {
-    TW_CHECK_GE(size, 0);
-    begins.push_back(begins.back() + size);
-  }
-  return begins;
-}
-
-template <class Bytes>
-Bytes Part(Bytes bytes, const std::vector<int64_t>& begins, int rank) {
-  const size_t r = static_cast<size_t>(rank);
-  return bytes.subspan(static_cast<size_t>(begins[r]),
-                       static_cast<size_t>(begins[r + 1] - begins[r]));
-}
 
 // What the tickets of a communicator share; they may outlive it.
 struct Shared {
