@@ -206,6 +206,7 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
   TW_ASSIGN_OR_RETURN(OwnedRoute dense, MakeRoute(ConfigSection{}, a->no_feedback.get(), "none"));
   dense.route.exchange = sums;
   plan.dense = dense.route;
+  plan.leftover_sums = FindExchange(Merge::kSum);  // mostly too small for a ring
   a->routes.push_back(std::move(dense));
   const auto add_rule = [&](const ConfigSection& section) -> Status {
     TW_ASSIGN_OR_RETURN(auto common, ParseFields<CompressorSectionConfig>(section));
@@ -225,14 +226,6 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
     TW_RETURN_IF_ERROR(add_rule(rule));
   TW_RETURN_IF_ERROR(add_rule(config.section("compressor")));
   TW_ASSIGN_OR_RETURN(Plan built, Plan::Build(specs, plan));
-  // What is too small to be compressed is too small for a ring.
-  Route leftovers = plan.dense;
-  leftovers.exchange = FindExchange(Merge::kSum);
-  for (size_t i = 0; i < built.parameters().size(); ++i) {
-    const ParameterPlan& p = built.parameters()[i];
-    const bool asked = !plan.rules[static_cast<size_t>(p.rule)].route.codec->traits().lossless;
-    if (asked && !p.compressed) built.Choose(i, leftovers, false, p.option);
-  }
   a->plan = std::make_unique<Plan>(std::move(built));
   TW_ASSIGN_OR_RETURN(
       a->optimizer, Registry<Optimizer>::Get().Make(config.section("optimizer"), s.optimizer.name));

@@ -59,7 +59,8 @@ struct Assembly {
 StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
                                          bool for_eval);
 // Of an assembly: plan, optimizer, schedule and strategy, for parameters of any origin. Only these
-// merges are open to the plan; dense gradients are summed by `sums`. Returns what the plan was made from.
+// merges are open to the plan; dense gradients are summed by `sums`. Returns what the plan was made
+// from.
 StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
                                      const std::vector<TensorSpec>& specs, int world_size,
                                      std::span<const Merge> merges, Assembly* assembly,

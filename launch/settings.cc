@@ -164,9 +164,10 @@ FieldList<CommConfig> CommConfig::Fields() {
       .Int("concurrent_buckets", &CommConfig::concurrent_buckets, {1, 16},
            "buckets under way at once: while one waits for bytes another encodes or decodes")
       .Bool("overlap", &CommConfig::overlap, "send buckets while backward goes on")
-      .Text("sums", &CommConfig::sums, {"auto", "direct", "ring"},
-            "how dense fp32 gradients are summed: every rank sends to every other, in rank order, or "
-            "round a ring, which keeps slow links full; auto: a ring of 3 to 32 ranks")
+      .Text(
+          "sums", &CommConfig::sums, {"auto", "direct", "ring"},
+          "how dense fp32 gradients are summed: every rank sends to every other, in rank order, or "
+          "round a ring, which keeps slow links full; auto: a ring of 3 to 32 ranks")
       .Text(
           "hierarchical", &CommConfig::hierarchical, {"auto", "on", "off"},
           "ranks of a host are averaged dense and send one message; auto: where hosts have several")

@@ -179,6 +179,7 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
         elements += spec.numel();
       }
       p.route = options.dense;
+      if (!traits.lossless && options.leftover_sums) p.route.exchange = options.leftover_sums;
       p.payload_bytes = raw;
     } else if (!traits.lossless) {
       ++compressed;

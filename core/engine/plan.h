@@ -43,7 +43,9 @@ struct ParameterPlan {
 };
 
 struct PlanOptions {
-  Route dense;                  // compressor none, feedback none, exchange sum
+  Route dense;  // compressor none, feedback none, an exchange of sums
+  // That of what travels dense although a compressor was asked for; null: that of `dense`.
+  const Exchange* leftover_sums = nullptr;
   std::vector<PlanRule> rules;  // the last one matches everything
   std::vector<const Exchange*> exchanges;
   int world_size = 1;
