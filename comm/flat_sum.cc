@@ -21,6 +21,11 @@ void Add(std::span<T> to, std::span<const T> from) {
   for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<T>(to[i] + from[i]);
 }
 
+template <class T, class Byte>
+std::span<T> Elements(std::span<Byte> bytes) {
+  return {reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T)};
+}
+
 // The n terms of a run of elements: parts[r * stride + i] is rank r's term of element i.
 template <class T>
 struct Terms {
@@ -142,6 +147,25 @@ void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, 
            {parts.data() + (from - begin), own.size(), ranks, to - from},
            own.data() + (from - begin));
   }
+}
+
+bool PartialSumsTravel(std::span<const Segment> segments, int round) {
+  const DType type = SumType(segments, round);
+  return (type == DType::kF32 || type == DType::kF64) &&
+         std::none_of(segments.begin(), segments.end(),
+                      [&](const Segment& segment) { return TakesLargest(segment, round); });
+}
+
+void AddTerm(DType type, MutableByteSpan to, ByteSpan from) {
+  if (type == DType::kF32) return Add(Elements<float>(to), Elements<const float>(from));
+  Add(Elements<double>(to), Elements<const double>(from));
+}
+
+void Average(DType type, MutableByteSpan sums, int ranks) {
+  if (type == DType::kF32) {
+    return kernels::Scale(Elements<float>(sums), 1.0f / static_cast<float>(ranks));
+  }
+  for (double& x : Elements<double>(sums)) x /= static_cast<double>(ranks);
 }
 
 Status DecodeSums(std::span<const Segment> segments, int ranks) {

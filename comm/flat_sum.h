@@ -21,6 +21,15 @@ DType SumType(std::span<const Segment> segments, int round);
 void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, ByteSpan parts,
                     MutableByteSpan own);
 
+// Whether partial sums may travel in the bodies' own type: fp32 and fp64, and no largest values.
+bool PartialSumsTravel(std::span<const Segment> segments, int round);
+
+// to <- to + from, of fp32 or fp64 elements.
+void AddTerm(DType type, MutableByteSpan to, ByteSpan from);
+
+// Turns sums over `ranks` of fp32 or fp64 into means.
+void Average(DType type, MutableByteSpan sums, int ranks);
+
 // Adds the decoded mean to each segment.mean; the bodies hold the sums over `ranks`.
 Status DecodeSums(std::span<const Segment> segments, int ranks);
 

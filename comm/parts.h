@@ -9,14 +9,16 @@
 
 namespace tw {
 
-// n + 1 offsets of n parts that lie one behind the other. REQUIRES: no size is negative (checked).
-inline std::vector<int64_t> Begins(std::span<const int64_t> sizes) {
-  std::vector<int64_t> begins = {0};
+// Writes to `begins` the n + 1 offsets of n parts that lie one behind the other, and returns it.
+// REQUIRES: no size is negative (checked).
+inline const std::vector<int64_t>& BeginsOf(std::span<const int64_t> sizes,
+                                            std::vector<int64_t>* begins) {
+  begins->assign(1, 0);
   for (const int64_t size : sizes) {
     TW_CHECK_GE(size, 0);
-    begins.push_back(begins.back() + size);
+    begins->push_back(begins->back() + size);
   }
-  return begins;
+  return *begins;
 }
 
 // That of `rank`.

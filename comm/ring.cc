@@ -27,7 +27,6 @@
 #include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
-#include "core/kernels/elementwise.h"
 
 namespace tw {
 namespace {
@@ -58,15 +57,18 @@ void ForEachBlock(std::span<Segment> segments, int64_t element, int chunk, int r
 // One bucket's chunks, packed.
 class Packed {
  public:
-  Packed(const ExchangeCall& call, int64_t element)
-      : call_(call), element_(element), ranks_(call.comm->size()) {
+  explicit Packed(const ExchangeCall& call)
+      : call_(call),
+        type_(SumType(call.segments, call.round)),
+        element_(DTypeBytes(type_)),
+        ranks_(call.comm->size()) {
     const size_t n = static_cast<size_t>(ranks_);
     begins_ = call.scratch->Get<int64_t>(kScratchExchange2, n + 1);
     begins_[0] = 0;
     int64_t largest = 0;
     for (int c = 0; c < ranks_; ++c) {
       int64_t bytes = 0;
-      ForEachBlock(call.segments, element, c, ranks_, [&](Segment&, MutableByteSpan block) {
+      ForEachBlock(call.segments, element_, c, ranks_, [&](Segment&, MutableByteSpan block) {
         bytes += static_cast<int64_t>(block.size());
       });
       begins_[static_cast<size_t>(c) + 1] = begins_[static_cast<size_t>(c)] + bytes;
@@ -96,16 +98,8 @@ class Packed {
                  });
   }
 
-  // Part <- what arrived + Part.
-  void Add(int chunk, int64_t m) const {
-    const MutableByteSpan to = Part(chunk, m), from = Arrived(chunk, m);
-    if (element_ == DTypeBytes(DType::kF32)) {
-      kernels::AddInPlace(Elements<float>(to), 1.0f, Elements<float>(from));
-    } else {
-      const auto sum = Elements<double>(to), term = Elements<double>(from);
-      for (size_t i = 0; i < sum.size(); ++i) sum[i] += term[i];
-    }
-  }
+  // Part <- Part + what arrived.
+  void Add(int chunk, int64_t m) const { AddTerm(type_, Part(chunk, m), Arrived(chunk, m)); }
 
   // A chunk of sums (of lossless codecs: means) back into the bodies.
   void Unpack(int chunk) const {
@@ -114,15 +108,11 @@ class Packed {
                  [&](Segment& segment, MutableByteSpan block) {
                    std::memcpy(block.data(), from, block.size());
                    from += block.size();
-                   if (segment.codec->traits().lossless) Average(block);
+                   if (segment.codec->traits().lossless) Average(type_, block, ranks_);
                  });
   }
 
  private:
-  template <class T>
-  static std::span<T> Elements(MutableByteSpan bytes) {
-    return {reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T)};
-  }
   int Wrap(int chunk) const { return ((chunk % ranks_) + ranks_) % ranks_; }
   MutableByteSpan Chunk(int c) const {
     const size_t begin = static_cast<size_t>(begins_[static_cast<size_t>(c)]);
@@ -134,15 +124,8 @@ class Packed {
     return chunk.subspan(static_cast<size_t>(begin * element_),
                          static_cast<size_t>((end - begin) * element_));
   }
-  void Average(MutableByteSpan block) const {
-    if (element_ == DTypeBytes(DType::kF32)) {
-      kernels::Scale(Elements<float>(block), 1.0f / static_cast<float>(ranks_));
-    } else {
-      for (double& x : Elements<double>(block)) x /= static_cast<double>(ranks_);
-    }
-  }
-
   const ExchangeCall& call_;
+  const DType type_;
   const int64_t element_;
   const int ranks_;
   int64_t messages_ = 1, slot_bytes_ = 0;
@@ -176,11 +159,7 @@ class RingExchange : public Exchange {
 
  private:
   static bool GoesRound(const ExchangeCall& call) {
-    const DType type = SumType(call.segments, call.round);
-    const bool largest = call.round == 0 &&
-                         std::any_of(call.segments.begin(), call.segments.end(),
-                                     [](const Segment& s) { return s.codec->traits().max_first; });
-    return call.comm->size() > 2 && !largest && (type == DType::kF32 || type == DType::kF64);
+    return call.comm->size() > 2 && PartialSumsTravel(call.segments, call.round);
   }
 
   static Async GoRound(ExchangeCall call) {
@@ -189,7 +168,7 @@ class RingExchange : public Exchange {
     std::optional<Packed> chunks;
     {
       ScopedTimer timer(&times.decode_ms);
-      chunks.emplace(call, DTypeBytes(SumType(call.segments, call.round)));
+      chunks.emplace(call);
       chunks->Pack(r);
     }
     // Step s sends chunk r - s and receives chunk r - s - 1; while it is on its way, what the next

@@ -1,6 +1,7 @@
 #include "launch/compose.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 
 #include "core/base/hash.h"
@@ -29,9 +30,12 @@ constexpr int kLargestRing = 32;
 
 // The exchange that dense gradients are summed by.
 const Exchange* SumsOf(const CommConfig& comm, int ranks) {
-  const bool suits = ranks > 2 && ranks <= kLargestRing;
-  const bool ring = comm.sums == "ring" || (comm.sums == "auto" && suits);
-  return FindExchange(ring ? "ring" : std::string(MergeName(Merge::kSum)));
+  std::string way = comm.sums;
+  if (way == "auto") {
+    const bool many = ranks > kLargestRing && std::has_single_bit(static_cast<unsigned>(ranks));
+    way = many ? "halving" : ranks > 2 && ranks <= kLargestRing ? "ring" : "direct";
+  }
+  return FindExchange(way == "direct" ? std::string(MergeName(Merge::kSum)) : way);
 }
 
 // Choices that come to nothing although every key is right.
@@ -274,8 +278,10 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
   if (!a->sketches.empty()) TW_RETURN_IF_ERROR(AcceptSketches(s, *a));
   a->warnings = loaded.idle;
   NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
-  if (s.comm.sums == "ring" && exchanging < 3) {
-    a->warnings.push_back("comm.sums = \"ring\" does nothing on fewer than 3 ranks");
+  const int least = s.comm.sums == "ring" || s.comm.sums == "halving" ? 3 : 2;
+  if (s.comm.sums != "auto" && exchanging > 1 && exchanging < least) {
+    a->warnings.push_back("comm.sums = \"" + s.comm.sums + "\" does nothing on fewer than " +
+                          std::to_string(least) + " ranks");
   }
   a->warnings.insert(a->warnings.end(), a->plan->notes().begin(), a->plan->notes().end());
   a->warnings.insert(a->warnings.end(), menu_notes.begin(), menu_notes.end());

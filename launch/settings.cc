@@ -165,9 +165,11 @@ FieldList<CommConfig> CommConfig::Fields() {
            "buckets under way at once: while one waits for bytes another encodes or decodes")
       .Bool("overlap", &CommConfig::overlap, "send buckets while backward goes on")
       .Text(
-          "sums", &CommConfig::sums, {"auto", "direct", "ring"},
-          "how dense fp32 gradients are summed: every rank sends to every other, in rank order, or "
-          "round a ring, which keeps slow links full; auto: a ring of 3 to 32 ranks")
+          "sums", &CommConfig::sums, {"auto", "direct", "ring", "halving", "library"},
+          "how dense fp32 gradients are summed: every rank sends to every other, in rank order; "
+          "round a ring, which keeps slow links full; by halves, with few waits for many ranks; by "
+          "MPI's own all-reduce, whose last bits may change with the buckets; auto: a ring of 3 to "
+          "32 ranks, halves beyond where ranks are a power of two")
       .Text(
           "hierarchical", &CommConfig::hierarchical, {"auto", "on", "off"},
           "ranks of a host are averaged dense and send one message; auto: where hosts have several")

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -16,7 +17,9 @@
 #include "comm/mpi/mpi_error.h"
 #include "comm/mpi/roll_call.h"
 #include "comm/parts.h"
+#include "comm/start_order.h"
 #include "comm/timeout_error.h"
+#include "core/api/async.h"
 #include "core/base/clock.h"
 #include "core/base/patience.h"
 
@@ -37,36 +40,92 @@ constexpr unsigned kAbortSeconds = 5;
 
 class MpiCommunicator;
 
-// The messages of one operation.
-class MpiTicket : public Ticket {
- public:
-  MpiTicket(MpiCommunicator* owner, const OpTag& tag, int mpi_tag)
-      : owner_(owner),
-        tag_(tag),
-        mpi_tag_(mpi_tag),
-        start_ms_(NowMs()),
-        next_listen_ms_(start_ms_) {}
-
-  void Send(ByteSpan bytes, int to);
-  void Receive(MutableByteSpan bytes, int from);
-  // Sends `bytes` to each of `children` as soon as everything posted so far has arrived.
-  void Relay(ByteSpan bytes, std::vector<int> children) {
-    relay_bytes_ = bytes;
-    relay_to_ = std::move(children);
-  }
-  StatusOr<Progress> Test() override;
-  Status Wait() override;
-
- private:
+// The messages of one operation, one entry a request.
+struct Posted {
   struct Expected {
     int peer = -1;
     int bytes = -1;  // -1: a send
   };
+  std::vector<MPI_Request> requests;
+  std::vector<MPI_Status> statuses;
+  std::vector<int> done;
+  std::vector<Expected> expected;
+  std::vector<int> relay_to;
+
+  void Clear() {
+    requests.clear();
+    expected.clear();
+    relay_to.clear();
+  }
+};
+
+// The memory of messages between one ticket and the next. Outlives its communicator where a ticket
+// does. Thread safe.
+class PostedPool {
+ public:
+  std::unique_ptr<Posted> Lend() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) return std::make_unique<Posted>();
+    std::unique_ptr<Posted> posted = std::move(free_.back());
+    free_.pop_back();
+    return posted;
+  }
+  void HandBack(std::unique_ptr<Posted> posted) {
+    posted->Clear();
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(posted));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Posted>> free_;
+};
+
+// One operation. Its memory is that of earlier ones: after the first steps nothing is allocated.
+class MpiTicket : public Ticket {
+ public:
+  MpiTicket(MpiCommunicator* owner, std::shared_ptr<PostedPool> pool, const OpTag& tag, int mpi_tag)
+      : owner_(owner),
+        tag_(tag),
+        mpi_tag_(mpi_tag),
+        start_ms_(NowMs()),
+        next_listen_ms_(start_ms_),
+        pool_(std::move(pool)),
+        posted_(pool_->Lend()) {}
+  ~MpiTicket() override {
+    if (turn_) turn_->ticket = nullptr;
+    pool_->HandBack(std::move(posted_));
+  }
+  MpiTicket(const MpiTicket&) = delete;
+  MpiTicket& operator=(const MpiTicket&) = delete;
+  static void* operator new(size_t bytes) { return internal::NewFrame(bytes); }
+  static void operator delete(void* ticket, size_t bytes) { internal::DeleteFrame(ticket, bytes); }
+
+  void Send(ByteSpan bytes, int to);
+  void Receive(MutableByteSpan bytes, int from);
+  // Sends `bytes` to each of `children` as soon as everything posted so far has arrived.
+  void Relay(ByteSpan bytes, int child) {
+    relay_bytes_ = bytes;
+    posted_->relay_to.push_back(child);
+  }
+  // Sums `numbers` by MPI when it is their turn: MPI matches all-reduces by their order.
+  void SumInTurn(MutableByteSpan numbers, DType type);
+  // Its turn has come.
+  void PostSum();
+  StatusOr<Progress> Test() override;
+  Status Wait() override;
+
+  // Of a sum that waits; null when its ticket has gone.
+  struct Turn {
+    MpiTicket* ticket = nullptr;
+  };
+
+ private:
   // Tests all requests; how many have completed since the last call.
   StatusOr<size_t> CountDone();
   // Takes part in the roll call; an error when the deadline has passed.
   Status Listen();
-  Status CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const;
+  Status CheckDone(const Posted::Expected& expected, const MPI_Status& status, bool failed) const;
   void Note(int code, int peer, int bytes);
   size_t PieceBytes(size_t bytes) const;
 
@@ -76,12 +135,33 @@ class MpiTicket : public Ticket {
   double start_ms_, next_listen_ms_;
   Status start_status_;
   size_t num_done_ = 0;
-  std::vector<MPI_Request> requests_;
-  std::vector<MPI_Status> statuses_;
-  std::vector<int> done_;
-  std::vector<Expected> expected_;
+  std::shared_ptr<PostedPool> pool_;
+  std::unique_ptr<Posted> posted_;
   ByteSpan relay_bytes_;
-  std::vector<int> relay_to_;
+  std::shared_ptr<Turn> turn_;  // of a sum that has not been posted
+  MutableByteSpan numbers_;
+  DType type_ = DType::kF32;
+};
+
+// MPI's own all-reduce, on a communicator of its own, and the order that all ranks start it in.
+class OwnSums {
+ public:
+  using Order = StartOrder<std::shared_ptr<MpiTicket::Turn>>;
+
+  OwnSums(MPI_Comm comm, std::unique_ptr<Communicator> wire)
+      : comm_(comm), order_(std::move(wire), [](const std::shared_ptr<MpiTicket::Turn>& turn) {
+          if (turn->ticket) turn->ticket->PostSum();
+        }) {}
+  ~OwnSums() { MPI_Comm_free(&comm_); }
+  OwnSums(const OwnSums&) = delete;
+  OwnSums& operator=(const OwnSums&) = delete;
+
+  MPI_Comm comm() const { return comm_; }
+  Order& order() { return order_; }
+
+ private:
+  MPI_Comm comm_;
+  Order order_;
 };
 
 // The roll call over all ranks, on a communicator of its own: shared by what was split off, where a
@@ -124,7 +204,7 @@ class MpiCommunicator : public Communicator {
                                           MutableByteSpan all, const OpTag& tag) override {
     TW_CHECK_EQ(static_cast<int>(sizes.size()), size_);
     auto ticket = NewTicket(tag);
-    std::vector<int64_t> begins = Begins(sizes);
+    const std::vector<int64_t>& begins = BeginsOf(sizes, &begins_[0]);
     TW_CHECK_EQ(begins.back(), static_cast<int64_t>(all.size()));
     const auto part = [&](int r) { return Part(all, begins, r); };
     TW_CHECK_EQ(mine.size(), part(rank_).size());
@@ -143,7 +223,8 @@ class MpiCommunicator : public Communicator {
     TW_CHECK_EQ(static_cast<int>(send_sizes.size()), size_);
     TW_CHECK_EQ(static_cast<int>(recv_sizes.size()), size_);
     auto ticket = NewTicket(tag);
-    const std::vector<int64_t> send_begins = Begins(send_sizes), recv_begins = Begins(recv_sizes);
+    const std::vector<int64_t>& send_begins = BeginsOf(send_sizes, &begins_[0]);
+    const std::vector<int64_t>& recv_begins = BeginsOf(recv_sizes, &begins_[1]);
     TW_CHECK_EQ(send_begins.back(), static_cast<int64_t>(send.size()));
     TW_CHECK_EQ(recv_begins.back(), static_cast<int64_t>(recv.size()));
     for (int i = 1; i < size_; ++i) {
@@ -167,16 +248,20 @@ class MpiCommunicator : public Communicator {
     const int v = (rank_ - root + size_) % size_;
     int bit = 1;
     while (bit < size_ && !(v & bit)) bit <<= 1;
-    std::vector<int> children;
+    if (v > 0) ticket->Receive(bytes, (v - bit + root) % size_);
     for (int b = bit >> 1; b > 0; b >>= 1) {
-      if (v + b < size_) children.push_back((v + b + root) % size_);
+      if (v + b >= size_) continue;
+      const int child = (v + b + root) % size_;
+      v == 0 ? ticket->Send(bytes, child) : ticket->Relay(bytes, child);
     }
-    if (v == 0) {
-      for (const int child : children) ticket->Send(bytes, child);
-    } else {
-      ticket->Receive(bytes, (v - bit + root) % size_);
-      ticket->Relay(bytes, std::move(children));
-    }
+    return ticket;
+  }
+
+  std::unique_ptr<Ticket> StartOwnSum(MutableByteSpan numbers, DType type,
+                                      const OpTag& tag) override {
+    TW_CHECK(type == DType::kF32 || type == DType::kF64);
+    auto ticket = NewTicket(tag);
+    if (size_ > 1 && !numbers.empty()) ticket->SumInTurn(numbers, type);
     return ticket;
   }
 
@@ -213,12 +298,27 @@ class MpiCommunicator : public Communicator {
   RollCall& roll_call() { return **roll_call_; }
   int WorldRank(int rank) const { return world_ranks_[static_cast<size_t>(rank)]; }
   void CountSent(int64_t bytes) { bytes_sent_ += bytes; }
+  // Made by the first sum, on all ranks together.
+  StatusOr<OwnSums*> Sums() {
+    if (own_sums_) return own_sums_.get();
+    const OpTag tag{0, -1, "MPI's own sums"};
+    TW_RETURN_IF_ERROR(Barrier(tag));  // has a deadline, which MPI's own verb has not
+    MPI_Comm comms[2];
+    for (MPI_Comm& comm : comms) {
+      TW_RETURN_IF_ERROR(MpiStatus(MPI_Comm_dup(data_, &comm), ToString(tag)));
+      MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    }
+    own_sums_ = std::make_unique<OwnSums>(
+        comms[0], std::make_unique<MpiCommunicator>(options_, comms[1], roll_call_, rank_,
+                                                    std::vector<int>(world_ranks_)));
+    return own_sums_.get();
+  }
 
  private:
   std::unique_ptr<MpiTicket> NewTicket(const OpTag& tag) {
     const uint32_t channel = static_cast<uint32_t>(tag.bucket + 1) % kNumChannels;
     const uint32_t turn = next_turn_[channel]++ % kTagsPerChannel;
-    return std::make_unique<MpiTicket>(this, tag,
+    return std::make_unique<MpiTicket>(this, pool_, tag,
                                        static_cast<int>(channel * kTagsPerChannel + turn));
   }
   static void CopyOwn(ByteSpan from, MutableByteSpan to) {
@@ -233,15 +333,18 @@ class MpiCommunicator : public Communicator {
   const std::vector<int> world_ranks_;
   const std::shared_ptr<SharedRollCall> roll_call_;
   std::array<uint32_t, kNumChannels> next_turn_{};
+  const std::shared_ptr<PostedPool> pool_ = std::make_shared<PostedPool>();
+  std::array<std::vector<int64_t>, 2> begins_;  // of one call's parts
+  std::unique_ptr<OwnSums> own_sums_;
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 
 void MpiTicket::Note(int code, int peer, int bytes) {
-  if (start_status_.ok()) {
+  if (code != MPI_SUCCESS && start_status_.ok()) {
     start_status_ =
         MpiStatus(code, ToString(tag_) + " with rank " + std::to_string(owner_->WorldRank(peer)));
   }
-  expected_.push_back({peer, bytes});
+  posted_->expected.push_back({peer, bytes});
 }
 
 size_t MpiTicket::PieceBytes(size_t bytes) const {
@@ -254,9 +357,9 @@ void MpiTicket::Send(ByteSpan bytes, int to) {
   const size_t piece = PieceBytes(bytes.size());
   while (!bytes.empty()) {
     const size_t length = std::min(piece, bytes.size());
-    requests_.push_back(MPI_REQUEST_NULL);
+    posted_->requests.push_back(MPI_REQUEST_NULL);
     Note(MPI_Isend(bytes.data(), static_cast<int>(length), MPI_BYTE, to, mpi_tag_, owner_->data(),
-                   &requests_.back()),
+                   &posted_->requests.back()),
          to, -1);
     bytes = bytes.subspan(length);
   }
@@ -266,15 +369,46 @@ void MpiTicket::Receive(MutableByteSpan bytes, int from) {
   const size_t piece = PieceBytes(bytes.size());
   while (!bytes.empty()) {
     const size_t length = std::min(piece, bytes.size());
-    requests_.push_back(MPI_REQUEST_NULL);
+    posted_->requests.push_back(MPI_REQUEST_NULL);
     Note(MPI_Irecv(bytes.data(), static_cast<int>(length), MPI_BYTE, from, mpi_tag_, owner_->data(),
-                   &requests_.back()),
+                   &posted_->requests.back()),
          from, static_cast<int>(length));
     bytes = bytes.subspan(length);
   }
 }
 
-Status MpiTicket::CheckDone(const Expected& expected, const MPI_Status& status, bool failed) const {
+void MpiTicket::SumInTurn(MutableByteSpan numbers, DType type) {
+  const StatusOr<OwnSums*> sums = owner_->Sums();
+  if (!sums.ok()) {
+    start_status_ = sums.status();
+    return;
+  }
+  numbers_ = numbers;
+  type_ = type;
+  turn_ = std::make_shared<Turn>(Turn{this});
+  (*sums)->order().Add(tag_.bucket, turn_);
+}
+
+void MpiTicket::PostSum() {
+  turn_.reset();
+  // What a ring sends; MPI does not tell.
+  const int64_t n = owner_->size(), bytes = static_cast<int64_t>(numbers_.size());
+  owner_->CountSent(2 * bytes * (n - 1) / n);
+  const size_t element = static_cast<size_t>(DTypeBytes(type_));
+  const size_t most = static_cast<size_t>(owner_->options().max_message_bytes) / element * element;
+  for (MutableByteSpan rest = numbers_; !rest.empty();) {
+    const MutableByteSpan part = rest.first(std::min(most, rest.size()));
+    rest = rest.subspan(part.size());
+    posted_->requests.push_back(MPI_REQUEST_NULL);
+    Note(MPI_Iallreduce(MPI_IN_PLACE, part.data(), static_cast<int>(part.size() / element),
+                        type_ == DType::kF32 ? MPI_FLOAT : MPI_DOUBLE, MPI_SUM,
+                        (*owner_->Sums())->comm(), &posted_->requests.back()),
+         owner_->rank(), -1);
+  }
+}
+
+Status MpiTicket::CheckDone(const Posted::Expected& expected, const MPI_Status& status,
+                            bool failed) const {
   if (failed && status.MPI_ERROR != MPI_SUCCESS) {
     return MpiStatus(status.MPI_ERROR, ToString(tag_) + " with rank " +
                                            std::to_string(owner_->WorldRank(expected.peer)));
@@ -289,16 +423,18 @@ Status MpiTicket::CheckDone(const Expected& expected, const MPI_Status& status, 
 }
 
 StatusOr<size_t> MpiTicket::CountDone() {
-  statuses_.resize(requests_.size());
-  done_.resize(requests_.size());
+  posted_->statuses.resize(posted_->requests.size());
+  posted_->done.resize(posted_->requests.size());
   int count = 0;
-  const int code = MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &count,
-                                done_.data(), statuses_.data());
+  const int code =
+      MPI_Testsome(static_cast<int>(posted_->requests.size()), posted_->requests.data(), &count,
+                   posted_->done.data(), posted_->statuses.data());
   const bool failed = code == MPI_ERR_IN_STATUS;
-  if (!failed) TW_RETURN_IF_ERROR(MpiStatus(code, ToString(tag_)));
+  if (!failed && code != MPI_SUCCESS) return MpiStatus(code, ToString(tag_));
   for (int i = 0; i < count; ++i) {
-    const Expected& expected = expected_[static_cast<size_t>(done_[static_cast<size_t>(i)])];
-    TW_RETURN_IF_ERROR(CheckDone(expected, statuses_[static_cast<size_t>(i)], failed));
+    const size_t r = static_cast<size_t>(posted_->done[static_cast<size_t>(i)]);
+    TW_RETURN_IF_ERROR(
+        CheckDone(posted_->expected[r], posted_->statuses[static_cast<size_t>(i)], failed));
   }
   return count > 0 ? static_cast<size_t>(count) : 0;  // MPI_UNDEFINED is negative
 }
@@ -320,20 +456,29 @@ Status MpiTicket::Listen() {
 
 StatusOr<Progress> MpiTicket::Test() {
   TW_RETURN_IF_ERROR(start_status_);
-  if (num_done_ < requests_.size()) {
+  if (turn_) {
+    TW_RETURN_IF_ERROR((*owner_->Sums())->order().Poll());
+    TW_RETURN_IF_ERROR(start_status_);
+    if (turn_) {
+      TW_RETURN_IF_ERROR(Listen());
+      return Progress::kIdle;
+    }
+  }
+  if (num_done_ < posted_->requests.size()) {
     TW_ASSIGN_OR_RETURN(const size_t count, CountDone());
     num_done_ += count;
-    if (num_done_ < requests_.size()) {
+    if (num_done_ < posted_->requests.size()) {
       TW_RETURN_IF_ERROR(Listen());
       return count > 0 ? Progress::kMoved : Progress::kIdle;
     }
     owner_->roll_call().Resume();
   }
-  if (relay_to_.empty()) return Progress::kDone;
-  requests_.clear();
-  expected_.clear();
+  if (posted_->relay_to.empty()) return Progress::kDone;
+  posted_->requests.clear();
+  posted_->expected.clear();
   num_done_ = 0;
-  for (const int child : std::exchange(relay_to_, {})) Send(relay_bytes_, child);
+  for (const int child : posted_->relay_to) Send(relay_bytes_, child);
+  posted_->relay_to.clear();
   return Test();
 }
 

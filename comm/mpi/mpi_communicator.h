@@ -4,6 +4,7 @@
 //   all-gather-v   own part to the n-1 others, beginning with the right neighbour
 //   all-to-all-v   pairwise, likewise rotated, so that no link is hit by all ranks at once
 //   broadcast      binomial tree; inner ranks pass on while they Wait()
+//   own sum        MPI_Iallreduce, in an order of buckets that the first rank announces
 //
 // Parts travel in pieces of at least 256 KiB and at most 1 GiB (MPI counts are int); empty parts
 // send nothing. A waiting rank spins for some microseconds, then sleeps 50-500 us between tests (a

@@ -1,6 +1,7 @@
 #include "comm/nccl/nccl_communicator.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <numeric>
@@ -8,7 +9,7 @@
 #include <vector>
 
 #include "comm/nccl/nccl_engine.h"
-#include "comm/nccl/start_order.h"
+#include "comm/start_order.h"
 #include "comm/parts.h"
 #include "comm/timeout_error.h"
 #include "core/base/clock.h"
@@ -141,7 +142,7 @@ class NcclCommunicator : public Communicator {
                                           MutableByteSpan all, const OpTag& tag) override {
     const int n = size(), me = rank();
     TW_CHECK_EQ(static_cast<int>(sizes.size()), n);
-    const std::vector<int64_t> begins = Begins(sizes);
+    const std::vector<int64_t>& begins = BeginsOf(sizes, &begins_[0]);
     TW_CHECK_EQ(begins.back(), static_cast<int64_t>(all.size()));
     TW_CHECK_EQ(mine.size(), Part(all, begins, me).size());
     auto ticket = std::make_unique<NcclTicket>(shared_, tag);
@@ -171,7 +172,8 @@ class NcclCommunicator : public Communicator {
     const int n = size(), me = rank();
     TW_CHECK_EQ(static_cast<int>(send_sizes.size()), n);
     TW_CHECK_EQ(static_cast<int>(recv_sizes.size()), n);
-    const std::vector<int64_t> send_begins = Begins(send_sizes), recv_begins = Begins(recv_sizes);
+    const std::vector<int64_t>& send_begins = BeginsOf(send_sizes, &begins_[0]);
+    const std::vector<int64_t>& recv_begins = BeginsOf(recv_sizes, &begins_[1]);
     TW_CHECK_EQ(send_begins.back(), static_cast<int64_t>(send.size()));
     TW_CHECK_EQ(recv_begins.back(), static_cast<int64_t>(recv.size()));
     auto ticket = std::make_unique<NcclTicket>(shared_, tag);
@@ -232,6 +234,7 @@ class NcclCommunicator : public Communicator {
   const std::vector<int> members_;
   const bool whole_;  // NCCL's own collectives are for all its ranks
   const std::shared_ptr<Shared> shared_;
+  std::array<std::vector<int64_t>, 2> begins_;  // of one call's parts
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// Communicator: bytes between ranks. Three asynchronous verbs are virtual; the blocking ones are
+// Communicator: bytes between ranks. The asynchronous verbs are virtual; the blocking ones are
 // written on top of them, so every byte leaves through one place and is counted there.
 //
 // Thread safety: one thread at a time calls the verbs (the lane thread; MPI runs with
@@ -15,6 +15,7 @@
 #include "core/api/async.h"
 #include "core/base/bytes.h"
 #include "core/base/status.h"
+#include "core/base/tensor_view.h"
 
 namespace tw {
 
@@ -45,6 +46,14 @@ class Communicator {
                                                  const OpTag& tag) = 0;
   virtual std::unique_ptr<Ticket> StartBroadcast(MutableByteSpan bytes, int root,
                                                  const OpTag& tag) = 0;
+  // The sum over ranks of fp32 or fp64 numbers, in place, by the transport's own all-reduce: the
+  // same bits on all ranks, in an order of additions that is the transport's and may depend on the
+  // length. The first call may block until all ranks have made theirs. Null where the transport has
+  // none.
+  virtual std::unique_ptr<Ticket> StartOwnSum(MutableByteSpan /*numbers*/, DType /*type*/,
+                                              const OpTag& /*tag*/) {
+    return nullptr;
+  }
   // A communicator over the ranks that pass the same color, in their order; null where color is
   // negative. All ranks call it together, with nothing under way, and drop what they got before
   // this communicator goes. Errors name ranks as this communicator does.

@@ -42,6 +42,7 @@ std::vector<Case> AllCases() {
   for (int n = 1; n <= 4; ++n) {
     cases.push_back({"sum", "raw", n});
     cases.push_back({"ring", "raw", n});
+    cases.push_back({"halving", "raw", n});
     cases.push_back({"gather", "raw", n});
     cases.push_back({"gather", "nonzero", n});
     cases.push_back({"gather", "byteblock", n});
@@ -225,12 +226,14 @@ TEST(SumExchange, KeepsTheTypeOfLosslessBodies) {
   }
 }
 
-TEST(RingExchange, TakesEveryType) {
-  for (const DType dtype : {DType::kF32, DType::kF64, DType::kF16, DType::kBF16}) {
-    for (int n = 1; n <= 4; ++n) {
-      const auto value = [](int rank) { return 2.0f * static_cast<float>(rank); };
-      for (const double mean : SumOfType(dtype, n, value, FindExchange("ring"))) {
-        EXPECT_EQ(mean, n - 1.0) << DTypeName(dtype) << " on " << n;
+TEST(SumExchange, EveryWayOfSummingTakesEveryType) {
+  const auto value = [](int rank) { return 2.0f * static_cast<float>(rank); };
+  for (const char* name : {"ring", "halving"}) {
+    for (const DType dtype : {DType::kF32, DType::kF64, DType::kF16, DType::kBF16}) {
+      for (int n = 1; n <= 6; ++n) {
+        for (const double mean : SumOfType(dtype, n, value, FindExchange(name))) {
+          EXPECT_EQ(mean, n - 1.0) << name << " of " << DTypeName(dtype) << " on " << n;
+        }
       }
     }
   }

@@ -88,19 +88,27 @@ class Replicas(harness.ProgramTest):
         print(f"\n{len(allowed)} pairs, 200 steps each, {ranks} ranks: replicas equal after every step")
 
     def test_overlap_and_buckets_do_not_change_a_bit(self):
-        pairs = [("none", "none"), ("blockquant", "ef14")]
+        ways = [("none", "none", "auto"), ("none", "none", "halving"), ("blockquant", "ef14", "auto")]
         if harness.SLOW:
-            pairs += [("topk", "ef14"), ("powersgd", "ef14"), ("randk", "econtrol"), ("natural", "diana")]
-        for compressor, feedback in pairs:
+            ways += [("none", "none", "direct"), ("topk", "ef14", "auto"), ("powersgd", "ef14", "auto"), ("randk", "econtrol", "auto"),
+                     ("natural", "diana", "auto")]
+        for compressor, feedback, sums in ways:
             hashes = set()
             for overlap in ("true", "false"):
                 for cap in ("1000", "0.005"):
-                    run_dir = f"{compressor}-{overlap}-{cap}"
-                    result = self.train(3, run__dir=run_dir, comm__overlap=overlap, comm__bucket_cap_mb=cap,
+                    run_dir = f"{compressor}-{sums}-{overlap}-{cap}"
+                    result = self.train(3, run__dir=run_dir, comm__overlap=overlap, comm__bucket_cap_mb=cap, comm__sums=sums,
                                         compressor__name=compressor, feedback__name=feedback)
                     self.assertRegex(result.err, "in 1 buckets" if cap == "1000" else r"in ([4-9]|1\d) buckets")
                     hashes.add(self.summary(run_dir)["params_hash"])
-            self.assertEqual(len(hashes), 1, f"{compressor}: {hashes}")
+            self.assertEqual(len(hashes), 1, f"{compressor}, {sums}: {hashes}")
+
+    def test_sums_by_mpi_keep_replicas_equal(self):
+        self.train(3, run__dir="library", train__steps=10, comm__sums="library", comm__bucket_cap_mb="0.005", comm__check_replicas_every=1)
+        self.train(3, run__dir="direct", train__steps=10, comm__sums="direct", comm__bucket_cap_mb="0.005")
+        library, direct = self.summary("library"), self.summary("direct")
+        self.assertEqual(library["status"], "finished")
+        self.assertAlmostEqual(library["final_loss"], direct["final_loss"], places=4)
 
 
 if __name__ == "__main__":
