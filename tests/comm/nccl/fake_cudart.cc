@@ -113,34 +113,38 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 // The default stream has always done what it was given.
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  std::lock_guard<std::mutex> lock(event->mutex);
-  const int turn = ++event->recorded;
-  const auto reach = [event, turn] {
-    std::lock_guard<std::mutex> inner(event->mutex);
-    event->reached = turn;
-    event->changed.notify_all();
+  const auto state = event->state;
+  int turn = 0;
+  {
+    std::lock_guard<std::mutex> lock(state->mutex);
+    turn = ++state->recorded;
+  }
+  const auto reach = [state, turn] {
+    std::lock_guard<std::mutex> lock(state->mutex);
+    state->reached = turn;
+    state->changed.notify_all();
   };
-  if (!stream) {
-    event->reached = turn;
-    event->changed.notify_all();
-  } else {
+  if (stream) {
     stream->Push(reach);
+  } else {
+    reach();
   }
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  std::lock_guard<std::mutex> lock(event->mutex);
-  return event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+  std::lock_guard<std::mutex> lock(event->state->mutex);
+  return event->state->reached == event->state->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
+  const auto state = event->state;
   int turn = 0;
   {
-    std::lock_guard<std::mutex> lock(event->mutex);
-    turn = event->recorded;
+    std::lock_guard<std::mutex> lock(state->mutex);
+    turn = state->recorded;
   }
-  stream->Push([event, turn] {
-    std::unique_lock<std::mutex> lock(event->mutex);
-    event->changed.wait(lock, [&] { return event->reached >= turn; });
+  stream->Push([state, turn] {
+    std::unique_lock<std::mutex> lock(state->mutex);
+    state->changed.wait(lock, [&] { return state->reached >= turn; });
   });
   return cudaSuccess;
 }

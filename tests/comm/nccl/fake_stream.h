@@ -4,14 +4,19 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 
 // The types that the runtime's header only names.
 struct CUevent_st {
-  std::mutex mutex;
-  std::condition_variable changed;
-  int recorded = 0, reached = 0;  // how often
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int recorded = 0, reached = 0;  // how often
+  };
+  // Outlives the event where a stream still has to reach or to wait for it, as CUDA's does.
+  std::shared_ptr<State> state = std::make_shared<State>();
 };
 
 struct CUstream_st {
