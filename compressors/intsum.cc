@@ -129,7 +129,8 @@ class IntSum : public Compressor {
                 .fixed_size = true,
                 .rounds = 2,
                 .sum_dtype = DType::kU8,
-                .max_first = true} {}
+                .max_first = true,
+                .most_ranks = kMostCode} {}
 
   size_t BlockSize() const { return static_cast<size_t>(config_.block); }
   static int Levels(const CodecContext& context) { return kMostCode / context.world_size; }

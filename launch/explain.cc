@@ -185,6 +185,9 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   }
   PrintMemory(memory, measured, out);
   if (forecast) PrintForecast(*forecast, words, out);
+  if (forecast && exchanges < 1) {
+    out << "  of a step that exchanges; the others take the arithmetic alone\n";
+  }
   for (const std::string& w : grouping.notes) out << "note: " << w << "\n";
   for (const std::string& w : a->warnings) out << "note: " << w << "\n";
   return OkStatus();

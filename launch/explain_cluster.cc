@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <map>
 
 #include "absl/strings/str_format.h"
@@ -215,9 +216,14 @@ class Forecaster {
     return ways;
   }
 
-  StepPrediction Predict(const std::vector<Way>& ways, const Arithmetic& arithmetic,
-                         const ClusterWords& words, int ranks) const {
+  // Nothing where a compressor does not serve so many ranks.
+  std::optional<StepPrediction> Predict(const std::vector<Way>& ways, const Arithmetic& arithmetic,
+                                        const ClusterWords& words, int ranks) const {
     std::vector<BucketWork> work;
+    for (const Way& way : ways) {
+      const int most = way.codec->traits().most_ranks;
+      if (most > 0 && ranks > most) return std::nullopt;
+    }
     for (const std::vector<int>& members : buckets_) work.push_back(Work(members, ways, ranks));
     return PredictStep(work, arithmetic, {*words.bytes_per_ms, words.latency_ms}, ranks,
                        static_cast<int>(loaded_.settings.comm.concurrent_buckets),
@@ -280,7 +286,15 @@ StatusOr<std::vector<Contender>> Contenders(const Assembly& a, Forecaster& forec
                                             std::vector<std::unique_ptr<Compressor>>* made) {
   std::vector<Contender> out;
   TW_ASSIGN_OR_RETURN(auto dense, forecaster.WaysOf(a.plan->dense().codec, nullptr));
-  out.push_back({"dense", NameOf(*a.plan->dense().exchange), std::move(dense)});
+  const Exchange* const planned = a.plan->dense().exchange;
+  out.push_back({"dense", NameOf(*planned), dense});
+  for (const std::string& other : Registry<Exchange>::Get().names()) {
+    const Exchange* exchange = FindExchange(other);
+    if (exchange->merge() != Merge::kSum || exchange == planned) continue;
+    auto ways = dense;
+    for (Way& way : ways) way.exchange = exchange;
+    out.push_back({"dense", other, std::move(ways)});
+  }
   std::vector<Merge> all = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
   const auto accepted = [&](const FeedbackPolicy& policy, const Compressor& codec, Merge merge) {
     const auto& merges = codec.traits().merges;
@@ -319,6 +333,9 @@ StatusOr<std::vector<Contender>> Contenders(const Assembly& a, Forecaster& forec
     const Exchange* exchange = FindExchange(codec->traits().merges[0]);
     if (!exchange || codec->traits().lossless) continue;
     TW_ASSIGN_OR_RETURN(auto ways, forecaster.WaysOf(codec.get(), exchange));
+    const bool any_compressed = std::any_of(
+        ways.begin(), ways.end(), [&](const Way& way) { return way.codec == codec.get(); });
+    if (!any_compressed) continue;  // at its default keys nothing becomes smaller
     out.push_back({compressor, MergeName(exchange->merge()), std::move(ways)});
     made->push_back(std::move(codec));
   }
@@ -395,11 +412,21 @@ StatusOr<ClusterForecast> ForetellCluster(const LoadedConfig& loaded, const Asse
   const auto predict = [&](const Contender& contender, int ranks) {
     return forecaster.Predict(contender.ways, out.arithmetic, words, ranks);
   };
+  const auto dense_ms = [&](int ranks) {
+    double least = std::numeric_limits<double>::infinity();
+    for (const Contender& contender : contenders) {
+      if (contender.setting == "dense") {
+        least = std::min(least, predict(contender, ranks)->step_ms);
+      }
+    }
+    return least;
+  };
   for (const Contender& contender : contenders) {
     ClusterRow row{contender.setting, contender.exchange, {}};
     for (const int n : out.ranks) row.predictions.push_back(predict(contender, n));
     for (int n = 4096; n >= 2; n /= 2) {
-      if (predict(contender, n).step_ms <= predict(contenders[0], n).step_ms) break;
+      const auto prediction = predict(contender, n);
+      if (prediction && prediction->step_ms <= dense_ms(n)) break;
       row.loses_from = n;
     }
     out.rows.push_back(std::move(row));
@@ -411,7 +438,8 @@ nlohmann::ordered_json ToJson(const ClusterForecast& forecast, const ClusterWord
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const ClusterRow& row : forecast.rows) {
     for (size_t i = 0; i < forecast.ranks.size(); ++i) {
-      const StepPrediction& p = row.predictions[i];
+      if (!row.predictions[i]) continue;
+      const StepPrediction& p = *row.predictions[i];
       rows.push_back({{"setting", row.setting},
                       {"exchange", row.exchange},
                       {"ranks", forecast.ranks[i]},
@@ -446,10 +474,11 @@ void PrintForecast(const ClusterForecast& forecast, const ClusterWords& words, s
   out << "  slower than dense\n";
   for (const ClusterRow& row : forecast.rows) {
     out << absl::StrFormat("  %-14s%-10s", row.setting, row.exchange);
-    for (const StepPrediction& p : row.predictions) {
-      out << absl::StrFormat("%20s", absl::StrFormat("%.1f (%.1f)", p.step_ms, p.exposed_ms));
+    for (const auto& p : row.predictions) {
+      out << absl::StrFormat("%20s",
+                             p ? absl::StrFormat("%.1f (%.1f)", p->step_ms, p->exposed_ms) : "-");
     }
-    if (&row != &forecast.rows[0]) {
+    if (row.setting != "dense") {
       out << (row.loses_from == 0   ? "  never"
               : row.loses_from == 2 ? "  always"
                                     : absl::StrFormat("  from %d ranks", row.loses_from));

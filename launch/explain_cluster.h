@@ -31,20 +31,21 @@ struct ClusterWords {
 StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int default_ranks);
 
 struct ClusterRow {
-  std::string setting;                      // "topk", ...
-  std::string exchange;                     // "gather", ...
-  std::vector<StepPrediction> predictions;  // of each count of ranks
-  int loses_from = 0;  // slower than dense from so many ranks on; 0: at none looked at
+  std::string setting;   // "topk", ...
+  std::string exchange;  // "gather", ...
+  // Of each count of ranks; none where a compressor does not serve so many.
+  std::vector<std::optional<StepPrediction>> predictions;
+  int loses_from = 0;  // slower than the fastest dense way from so many ranks on; 0: at none
 };
 struct ClusterForecast {
   Arithmetic arithmetic;
   std::string measured;  // where the arithmetic comes from
   std::vector<int> ranks;
-  std::vector<ClusterRow> rows;  // dense first
+  std::vector<ClusterRow> rows;  // dense as planned first, then by every other exchange of sums
 };
 
-// Dense, the config's compressor through every exchange that it can go through, or without one
-// every registered compressor at its defaults.
+// Dense through every exchange of sums, the config's compressor through every exchange that it can
+// go through, or without one every registered compressor at its defaults.
 StatusOr<ClusterForecast> ForetellCluster(const LoadedConfig& loaded, const Assembly& assembly,
                                           const ClusterWords& words);
 

@@ -58,6 +58,7 @@ struct CompressorTraits {
   int rounds = 1;
   DType sum_dtype = DType::kF32;  // element type of a summable body
   bool max_first = false;         // kSum: round 0's body is fp32 and becomes the largest over ranks
+  int most_ranks = 0;             // that it works among; 0: any number
   Knob knob = {};                 // the key that trades bytes for error
 };
 

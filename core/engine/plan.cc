@@ -158,6 +158,11 @@ StatusOr<Plan> Plan::Build(const std::vector<TensorSpec>& specs, const PlanOptio
     if (!p.route.exchange) return NoExchange(p.route, spec, options.exchanges);
 
     const CompressorTraits& traits = p.route.codec->traits();
+    if (traits.most_ranks > 0 && options.world_size > traits.most_ranks) {
+      return ConfigError("compressor.name = \"" + p.route.compressor + "\" works among at most " +
+                         std::to_string(traits.most_ranks) + " ranks, these are " +
+                         std::to_string(options.world_size));
+    }
     const int64_t raw = spec.numel() * DTypeBytes(spec.dtype);
     p.payload_bytes = PayloadBytes(*p.route.codec, spec);
     if (traits.lossless && !p.route.policy->traits().exact_mean) {

@@ -196,6 +196,17 @@ TEST_F(PlanTest, APairWithoutACommonExchangeIsRefused) {
   EXPECT_THAT(message, AllOf(HasSubstr("\"topk\""), HasSubstr("\"ef14\""), HasSubstr("randk")));
 }
 
+TEST_F(PlanTest, MoreRanksThanACompressorServesAreRefused) {
+  const auto build = [&](int ranks) {
+    PlanOptions options = routes_.Options(ranks);
+    options.rules = {Rule("*", "intsum", "ef14")};
+    return Plan::Build(Specs(), options).status();
+  };
+  EXPECT_TRUE(build(127).ok()) << build(127);
+  EXPECT_EQ(ExitCode(build(128)), 2);
+  EXPECT_THAT(std::string(build(128).message()), HasSubstr("at most 127 ranks, these are 128"));
+}
+
 TEST_F(PlanTest, TheFingerprintChangesWithThePlan) {
   const uint64_t base = MustBuild({Rule("*", "topk")}).fingerprint();
   EXPECT_EQ(base, MustBuild({Rule("*", "topk")}).fingerprint());
