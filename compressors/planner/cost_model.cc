@@ -7,9 +7,9 @@
 //   to be faster, where that is none of the others
 // The prediction, for a choice c of options:
 //   rate     bytes / ms: of the link alone, measured before the first step, or of the trial that
-//   sent
-//            most if that is more; optimistic, since a trial tells the truth and a prediction only
-//            decides whether there is one
+//            sent most if that is more; optimistic, since a trial tells the truth and a prediction
+//            only decides whether there is one. When the link has changed, what was measured before
+//            the first step changes by the same factor
 //   lane(c)  = sum over parameters of cost(option) + bytes(option) / rate
 //   hidden   = encode + exchange + decode - exposed, of the trial that hid most
 //   step(c)  = step - exposed of the fastest trial + max(0, lane(c) - hidden)
@@ -87,7 +87,8 @@ struct Trial {
 struct Memory {
   double setting;  // under trial, or settled on
   double settled;
-  double doubts;  // looks in a row that found another link
+  double doubts;   // looks in a row that found another link
+  double changes;  // log of what the link's rate was multiplied by since the first step
   Trial trials[kNumSettings];
 };
 static_assert(std::is_trivial_v<Memory> && sizeof(Memory) % sizeof(double) == 0);
@@ -199,7 +200,9 @@ class CostModel : public Planner {
       return same;
     }
     if (++memory->doubts < kLooks) return same;
+    const double changes = memory->changes + std::log(now / was);
     *memory = {};
+    memory->changes = changes;
     return {ChoiceOf(kConfigured, evidence, *memory),
             absl::StrFormat("the link has changed, %.4g -> %.4g MB/s: trying again", was / 1e3,
                             now / 1e3)};
@@ -219,7 +222,7 @@ class CostModel : public Planner {
     for (const Trial& trial : memory.trials) {
       if (trial.done && trial.wire_bytes > most->wire_bytes) most = &trial;
     }
-    return std::max(most->rate(), evidence.link_bytes_per_ms);
+    return std::max(most->rate(), evidence.link_bytes_per_ms * std::exp(memory.changes));
   }
 
   // Lane time of one option.

@@ -223,6 +223,27 @@ TEST(CostModel, DoesNotTryWhatIsHopelessAndSplitsBySize) {
   EXPECT_THAT(e.Round(*planner).choice, Each(1));
 }
 
+// What was measured before the first step says nothing of a link that has become slower since.
+TEST(CostModel, JudgesDenseByTheLinkAsItIsNow) {
+  const auto planner = Make("cost_model");
+  Evidence e(*planner, CompressOrNot());
+  e.cost_ms = {{20, 0}, {20, 0}};
+  e.link_bytes_per_ms = 1e5;
+  PlanDecision d;
+  for (int trial = 0; trial < 2; ++trial) {
+    e.times = Times(e, 1e5, 20);
+    d = e.Round(*planner);
+  }
+  EXPECT_THAT(d.why, HasSubstr("dense is faster here"));
+  for (int look = 0; look < 2; ++look) {
+    e.times = Times(e, 1e3, 20);
+    d = e.Round(*planner);
+  }
+  EXPECT_THAT(d.why, HasSubstr("the link has changed"));
+  e.times = Times(e, 1e3, 20);
+  EXPECT_THAT(e.Round(*planner).why, HasSubstr("dense is not tried"));
+}
+
 // An exchange of 0.1 ms that takes 1 ms is not a slow link but a late peer.
 TEST(CostModel, ShortExchangesSayLittleOfTheLink) {
   const auto planner = Make("cost_model");
