@@ -9,12 +9,12 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <mutex>
 #include <numeric>
 #include <thread>
 #include <vector>
 
 #include "comm/mpi/mpi_error.h"
+#include "comm/mpi/posted.h"
 #include "comm/mpi/roll_call.h"
 #include "comm/parts.h"
 #include "comm/start_order.h"
@@ -39,47 +39,6 @@ constexpr uint32_t kTagsPerChannel = 128;
 constexpr unsigned kAbortSeconds = 5;
 
 class MpiCommunicator;
-
-// The messages of one operation, one entry a request.
-struct Posted {
-  struct Expected {
-    int peer = -1;
-    int bytes = -1;  // -1: a send
-  };
-  std::vector<MPI_Request> requests;
-  std::vector<MPI_Status> statuses;
-  std::vector<int> done;
-  std::vector<Expected> expected;
-  std::vector<int> relay_to;
-
-  void Clear() {
-    requests.clear();
-    expected.clear();
-    relay_to.clear();
-  }
-};
-
-// The memory of messages between one ticket and the next. Outlives its communicator where a ticket
-// does. Thread safe.
-class PostedPool {
- public:
-  std::unique_ptr<Posted> Lend() {
-    const std::lock_guard lock(mutex_);
-    if (free_.empty()) return std::make_unique<Posted>();
-    std::unique_ptr<Posted> posted = std::move(free_.back());
-    free_.pop_back();
-    return posted;
-  }
-  void HandBack(std::unique_ptr<Posted> posted) {
-    posted->Clear();
-    const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(posted));
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Posted>> free_;
-};
 
 // One operation. Its memory is that of earlier ones: after the first steps nothing is allocated.
 class MpiTicket : public Ticket {
