@@ -162,6 +162,7 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   options.world_size = world_size;
   options.batch_size = s.train.batch_size;
   options.precision = s.train.precision;
+  options.bf16_weights = s.train.weights == "bf16";
   options.memory = s.memory;
   if (const auto* codec = Registry<ActivationCodec>::Get().Find(s.memory.activations)) {
     TW_ASSIGN_OR_RETURN(options.activations, codec->make(loaded.config.section("memory")));
@@ -276,6 +277,14 @@ StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int ran
                        s.strategy + "\" has one in several: use planner.name = \"none\"");
   }
   if (!a->sketches.empty()) TW_RETURN_IF_ERROR(AcceptSketches(s, *a));
+  if (s.train.weights == "bf16") {
+    if (!a->strategy->takes_sketches()) {
+      return ConfigError("train.weights = \"bf16\": strategy.name = \"" + s.strategy +
+                         "\" moves parameters itself, in steps that bf16 does not see: use "
+                         "strategy.name = \"sync\"");
+    }
+    a->masters = s.train.masters == "fp32" ? Masters::kFp32 : Masters::kStochastic;
+  }
   a->warnings = loaded.idle;
   NoteIdleCompression(loaded, *a->plan, plan, &a->warnings);
   const int least = s.comm.sums == "ring" || s.comm.sums == "halving" ? 3 : 2;

@@ -51,6 +51,7 @@ struct Assembly {
   std::unique_ptr<Optimizer> optimizer;
   std::vector<std::unique_ptr<StateCodec>> codecs;
   std::vector<StateTreatment> treatments;  // of the optimizer's moments, by parameter
+  Masters masters = Masters::kNone;        // of bf16 parameters
   std::unique_ptr<Schedule> schedule;
   std::unique_ptr<Strategy> strategy;
   std::vector<std::string> warnings;

@@ -97,7 +97,7 @@ Status RunExplain(const std::string& config, const std::vector<std::string>& ove
   const int ranks = words.ranks;
   TW_ASSIGN_OR_RETURN(
       const LoadedConfig loaded,
-      LoadedConfig::Load(config, rest, {"ranks", "hosts", "rate", "latency", "run"}));
+      LoadedConfig::Load(config, rest, {"ranks", "hosts", "rate", "latency", "run", "times"}));
   TW_ASSIGN_OR_RETURN(const Grouping grouping,
                       ChooseGrouping(loaded.settings, words.HostOfRanks()));
   const int exchanging = grouping.exchanging(ranks);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_format.h"
 #include "core/base/clock.h"
@@ -70,6 +71,7 @@ StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembl
     UpdateContext context{1e-6 * loaded.settings.optimizer.lr, 1.0f, step + 1, &state};
     context.treatments = a.treatments;
     context.scratch = &scratch;
+    context.masters = a.masters;
     TW_RETURN_IF_ERROR(Update(*a.optimizer, views, context));
     const double end = now();
     for (const auto& [name, parameter] : a.parameters) {
@@ -85,8 +87,9 @@ StatusOr<Arithmetic> MeasureArithmetic(const LoadedConfig& loaded, const Assembl
   return Arithmetic{times * Median(forward), times * Median(backward), Median(update)};
 }
 
-// Medians over a run's steps. The main thread's time on a core, divided as the wall times are.
-StatusOr<Arithmetic> ReadArithmetic(const std::string& run) {
+// Medians over a run's steps. The main thread's time on a core, divided as the wall times are, or
+// these themselves.
+StatusOr<Arithmetic> ReadArithmetic(const std::string& run, bool as_wall) {
   const std::string path = (std::filesystem::path(run) / "metrics.jsonl").string();
   TW_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   std::vector<double> cpu, forward, backward, update;
@@ -106,7 +109,7 @@ StatusOr<Arithmetic> ReadArithmetic(const std::string& run) {
   }
   if (cpu.empty()) return DataError(path + ": no steps behind the second with cpu_ms");
   const Arithmetic wall{Median(forward), Median(backward), Median(update)};
-  const double scale = std::min(1.0, Median(cpu) / wall.sum_ms());
+  const double scale = as_wall ? 1.0 : std::min(1.0, Median(cpu) / wall.sum_ms());
   return Arithmetic{scale * wall.forward_ms, scale * wall.backward_ms, scale * wall.optimizer_ms};
 }
 
@@ -291,6 +294,7 @@ StatusOr<std::vector<Contender>> Contenders(const Assembly& a, Forecaster& forec
   for (const std::string& other : Registry<Exchange>::Get().names()) {
     const Exchange* exchange = FindExchange(other);
     if (exchange->merge() != Merge::kSum || exchange == planned) continue;
+    if (std::isinf(exchange->Work(a.plan->dense().codec->traits(), 1, 2).waits)) continue;
     auto ways = dense;
     for (Way& way : ways) way.exchange = exchange;
     out.push_back({"dense", other, std::move(ways)});
@@ -357,8 +361,9 @@ StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int def
   std::erase_if(*words, [&](const std::string& word) {
     const size_t equals = word.find('=');
     const std::string key = word.substr(0, equals);
-    if (key != "ranks" && key != "rate" && key != "latency" && key != "run" && key != "hosts")
-      return false;
+    static const std::set<std::string> known = {"ranks",   "hosts", "rate",
+                                                "latency", "run",   "times"};
+    if (!known.count(key)) return false;
     given[key] = equals == std::string::npos ? "" : word.substr(equals + 1);
     return true;
   });
@@ -390,6 +395,12 @@ StatusOr<ClusterWords> TakeClusterWords(std::vector<std::string>* words, int def
     TW_ASSIGN_OR_RETURN(out.latency_ms, ParseLatency(given["latency"]));
   }
   out.run = given["run"];
+  if (given.count("times")) {
+    if (out.run.empty() || (given["times"] != "core" && given["times"] != "wall")) {
+      return ConfigError("command line: times=core or times=wall, of the run that run= names");
+    }
+    out.wall = given["times"] == "wall";
+  }
   return out;
 }
 
@@ -401,7 +412,7 @@ StatusOr<ClusterForecast> ForetellCluster(const LoadedConfig& loaded, const Asse
     out.measured = absl::StrFormat("measured here, %d thread%s", at::get_num_threads(),
                                    at::get_num_threads() == 1 ? "" : "s");
   } else {
-    TW_ASSIGN_OR_RETURN(out.arithmetic, ReadArithmetic(words.run));
+    TW_ASSIGN_OR_RETURN(out.arithmetic, ReadArithmetic(words.run, words.wall));
     out.measured = "from " + words.run;
   }
   Forecaster forecaster(loaded, a);
@@ -438,7 +449,7 @@ nlohmann::ordered_json ToJson(const ClusterForecast& forecast, const ClusterWord
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const ClusterRow& row : forecast.rows) {
     for (size_t i = 0; i < forecast.ranks.size(); ++i) {
-      if (!row.predictions[i]) continue;
+      if (!row.predictions[i] || !std::isfinite(row.predictions[i]->step_ms)) continue;
       const StepPrediction& p = *row.predictions[i];
       rows.push_back({{"setting", row.setting},
                       {"exchange", row.exchange},
@@ -475,8 +486,9 @@ void PrintForecast(const ClusterForecast& forecast, const ClusterWords& words, s
   for (const ClusterRow& row : forecast.rows) {
     out << absl::StrFormat("  %-14s%-10s", row.setting, row.exchange);
     for (const auto& p : row.predictions) {
-      out << absl::StrFormat("%20s",
-                             p ? absl::StrFormat("%.1f (%.1f)", p->step_ms, p->exposed_ms) : "-");
+      out << absl::StrFormat("%20s", p && std::isfinite(p->step_ms)
+                                         ? absl::StrFormat("%.1f (%.1f)", p->step_ms, p->exposed_ms)
+                                         : "-");
     }
     if (row.setting != "dense") {
       out << (row.loses_from == 0   ? "  never"

@@ -21,7 +21,8 @@ struct ClusterWords {
   int hosts = 0;                       // 0: as many as ranks
   std::optional<double> bytes_per_ms;  // without: nothing is foretold
   double latency_ms = 0.05;
-  std::string run;  // folder whose metrics tell the arithmetic; empty: measured here
+  std::string run;    // folder whose metrics tell the arithmetic; empty: measured here
+  bool wall = false;  // of that run's wall times, waits for a core included
 
   // The host of each rank, ranks in a row together.
   std::vector<int64_t> HostOfRanks() const;

@@ -1,5 +1,7 @@
 #include "launch/memory_report.h"
 
+#include "core/engine/update.h"
+
 namespace tw {
 
 MemoryReport PredictMemory(const Assembly& a) {
@@ -7,7 +9,8 @@ MemoryReport PredictMemory(const Assembly& a) {
   for (const ParameterPlan& p : a.plan->parameters()) {
     const int64_t n = p.spec.numel();
     report.gradients += n * DTypeBytes(p.spec.dtype);
-    report.optimizer += a.optimizer->StateBytes(p.spec, a.treatments[p.spec.id]);
+    report.optimizer +=
+        a.optimizer->StateBytes(p.spec, a.treatments[p.spec.id]) + MasterBytes(p.spec, a.masters);
     report.feedback += p.route.policy->traits().state_floats * n * 4;
     if (p.route.hop_feedback && p.route.exchange->merge() == Merge::kReencode) {
       report.feedback += n * 4;

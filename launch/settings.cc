@@ -145,7 +145,12 @@ FieldList<TrainConfig> TrainConfig::Fields() {
            "micro-batches a step; compressed once")
       .Int("seed", &TrainConfig::seed, {0, kMaxInt}, "of weights, batches and compressors")
       .Text("precision", &TrainConfig::precision, {"fp32", "bf16"},
-            "bf16: forward under autocast; parameters and gradients stay fp32")
+            "bf16: products of the forward pass in bfloat16 (autocast)")
+      .Text("weights", &TrainConfig::weights, {"fp32", "bf16"},
+            "of linear layers; bf16: they and their gradients take two bytes (precision bf16, "
+            "strategy sync)")
+      .Text("masters", &TrainConfig::masters, {"fp32", "stochastic"},
+            "how bf16 weights take small updates: fp32 copies, or rounded at random without any")
       .Real("grad_clip", &TrainConfig::grad_clip, {0},
             "norm to which the exchanged gradient is clipped; 0: off")
       .Int("threads", &TrainConfig::threads, {0, 4096},
@@ -306,6 +311,13 @@ StatusOr<Settings> Settings::Read(const Config& config, std::vector<std::string>
   TW_ASSIGN_OR_RETURN(s.memory, ReadMemory(config.section("memory"), idle));
   if (s.model_name.empty() && !(s.memory == MemoryConfig{})) {
     idle->push_back("[memory] does nothing: the task brings a model of its own");
+  }
+  if (s.train.weights == "bf16" && s.model_name.empty()) {
+    idle->push_back("train.weights does nothing: the task brings a model of its own");
+  }
+  if (s.train.masters != TrainConfig{}.masters && s.train.weights != "bf16") {
+    idle->push_back("train.masters = \"" + s.train.masters +
+                    "\" does nothing with train.weights = \"fp32\"");
   }
   s.schedule = config.section("schedule").GetString("name", s.schedule);
   TW_RETURN_IF_ERROR(

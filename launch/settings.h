@@ -35,6 +35,8 @@ struct TrainConfig {
   int64_t accumulate = 1;
   int64_t seed = 1;
   std::string precision = "fp32";
+  std::string weights = "fp32";
+  std::string masters = "fp32";
   double grad_clip = 1.0;
   int64_t threads = 0;
   int64_t max_skipped = 20;

@@ -309,6 +309,7 @@ Status TrainRun::Go() {
   options.accumulate = s.train.accumulate;
   options.lr = s.optimizer.lr;
   options.seed = static_cast<uint64_t>(s.train.seed);
+  options.masters = a.masters;
   options.grad_clip = s.train.grad_clip;
   options.check_replicas_every = s.comm.check_replicas_every;
   options.max_skipped = s.train.max_skipped;

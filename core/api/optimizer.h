@@ -35,6 +35,13 @@ struct StateTreatment {
   ParameterRole role;                 // empty: by shape and name
 };
 
+// How a parameter in two bytes takes updates that are smaller than its steps.
+enum class Masters {
+  kNone,        // it does not: rounded to nearest, they are lost
+  kFp32,        // an fp32 copy is updated, and rounded to nearest
+  kStochastic,  // it is rounded at random, up as often as its distance says, and keeps no copy
+};
+
 struct UpdateContext {
   double lr = 0;         // after the schedule
   float grad_scale = 1;  // multiplies every gradient (clipping), fused into the update
@@ -44,6 +51,7 @@ struct UpdateContext {
   std::span<const StateTreatment> treatments = {};  // by TensorSpec::id; empty: fp32, roles by name
   Workspace* scratch = nullptr;                     // null: memory for this call only
   uint64_t seed = 1;                                // of stochastic rounding
+  Masters masters = Masters::kNone;                 // of bf16 parameters
 };
 
 // How an optimizer shrinks parameters; what one does to a parameter that it does not see itself.

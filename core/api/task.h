@@ -57,7 +57,8 @@ struct TaskOptions {
   int rank = 0;
   int world_size = 1;
   int64_t batch_size = 8;          // per rank and micro-batch
-  std::string precision = "fp32";  // fp32 | bf16 (autocast: parameters and gradients stay fp32)
+  std::string precision = "fp32";  // fp32 | bf16 (autocast)
+  bool bf16_weights = false;       // of linear layers, and with them their gradients
   MemoryConfig memory;             // [memory]: handed to the model
   // What linear layers keep of their inputs; null: the inputs themselves.
   std::shared_ptr<const ActivationCodec> activations;

@@ -166,7 +166,8 @@ Status Trainer::Update(int64_t update, Reshard moments) {
                         .moments = moments,
                         .treatments = parts_.treatments,
                         .scratch = &optimizer_scratch_,
-                        .seed = options_.seed};
+                        .seed = options_.seed,
+                        .masters = options_.masters};
   if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
     context.grad_scale = static_cast<float>(options_.grad_clip / record_.grad_norm);
   }

@@ -29,6 +29,7 @@ struct TrainerOptions {
   int64_t accumulate = 1;
   double lr = 1e-3;
   uint64_t seed = 1;                   // of strategies' coins and of rounding in optimizer states
+  Masters masters = Masters::kNone;    // of bf16 parameters
   double grad_clip = 1.0;              // 0: off
   int64_t check_replicas_every = 100;  // 0: never
   int64_t max_skipped = 20;            // consecutive skips before giving up

@@ -6,25 +6,85 @@
 #include <functional>
 #include <iterator>
 
+#include "core/api/convert.h"
+#include "core/base/rng.h"
 #include "core/engine/tensor_views.h"
+#include "core/kernels/elementwise.h"
+#include "core/kernels/state_codes.h"
 
 namespace tw {
+namespace {
+
+bool TakesMasters(const ParameterView& p, Masters masters) {
+  return masters != Masters::kNone && p.value.dtype == DType::kBF16;
+}
+
+TensorView InFp32(std::span<float> x) {
+  return {x.data(), DType::kF32, static_cast<int64_t>(x.size())};
+}
+
+// The step of one bf16 parameter, in fp32.
+Status StepInFp32(const Optimizer& optimizer, const ParameterView& p, const UpdateContext& context,
+                  Workspace& scratch) {
+  const size_t numel = static_cast<size_t>(p.value.numel);
+  const std::span<uint16_t> narrow(static_cast<uint16_t*>(p.value.data), numel);
+  const std::span<float> grad = scratch.Get<float>(kScratchMessage, numel);
+  ConvertToFp32(p.grad, grad);
+  TensorSpec spec = *p.spec;
+  spec.dtype = DType::kF32;
+  if (context.masters == Masters::kFp32) {
+    bool is_new = false;
+    const TensorView master = context.state->Slot("optimizer/" + spec.name + "/master", spec.shape,
+                                                  DType::kF32, context.moments, &is_new);
+    if (is_new) ConvertToFp32(p.value, master.f32());
+    const ParameterView wide[] = {{&spec, master, InFp32(grad)}};
+    TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
+    kernels::ConvertToBf16(master.f32(), narrow);
+    return OkStatus();
+  }
+  const std::span<float> value = scratch.Get<float>(kScratchMean, numel);
+  ConvertToFp32(p.value, value);
+  const ParameterView wide[] = {{&spec, InFp32(value), InFp32(grad)}};
+  TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
+  const RngStream stream =
+      RngStream::Of(context.seed, RngPurpose::kStateRounding, static_cast<uint64_t>(context.update),
+                    spec.id, kSharedRank);
+  constexpr uint64_t kOther = 2 * 0x9E3779B97F4A7C15ull;  // than those of the moments 0 and 1
+  kernels::RoundToBf16(value, stream.key + kOther, 0, narrow);
+  return OkStatus();
+}
+
+}  // namespace
+
+int64_t MasterBytes(const TensorSpec& spec, Masters masters) {
+  const bool kept = masters == Masters::kFp32 && spec.dtype == DType::kBF16;
+  return kept ? spec.numel() * DTypeBytes(DType::kF32) : 0;
+}
 
 Status Update(const Optimizer& optimizer, std::span<const ParameterView> parameters,
               const UpdateContext& context) {
-  const auto sketched = [](const ParameterView& p) { return p.expansion != nullptr; };
-  const auto first = std::find_if(parameters.begin(), parameters.end(), sketched);
-  if (first == parameters.end()) return optimizer.Step(parameters, context);
+  const auto own_way = [&](const ParameterView& p) {
+    return p.expansion != nullptr || TakesMasters(p, context.masters);
+  };
+  if (std::none_of(parameters.begin(), parameters.end(), own_way)) {
+    return optimizer.Step(parameters, context);
+  }
 
   const WeightDecay decay = optimizer.weight_decay();
-  TW_CHECK(decay.decoupled || decay.rate == 0);
   std::vector<ParameterView> whole;
   std::copy_if(parameters.begin(), parameters.end(), std::back_inserter(whole),
-               std::not_fn(sketched));
+               std::not_fn(own_way));
   TW_RETURN_IF_ERROR(optimizer.Step(whole, context));
+  Workspace own;
+  Workspace& scratch = context.scratch ? *context.scratch : own;
   for (const ParameterView& p : parameters) {
-    if (!sketched(p)) continue;
+    if (!own_way(p)) continue;
+    if (p.expansion == nullptr) {
+      TW_RETURN_IF_ERROR(StepInFp32(optimizer, p, context, scratch));
+      continue;
+    }
     TW_CHECK(p.value.dtype == DType::kF32);
+    TW_CHECK(decay.decoupled || decay.rate == 0);
     const at::Tensor update = at::zeros({p.grad.numel}, at::kFloat);
     const ParameterView zeros[] = {{p.spec, ViewOf(update), p.grad}};
     TW_RETURN_IF_ERROR(optimizer.Step(zeros, context));

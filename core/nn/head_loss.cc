@@ -193,6 +193,11 @@ at::Tensor MeanOf(double sum, int64_t valid) {
   return at::scalar_tensor(sum / static_cast<double>(valid), at::kFloat);
 }
 
+// Where the weight's gradient is added up: in fp32, whatever the weight is. Autograd casts it.
+at::Tensor SumOfGradients(const at::Tensor& weight) {
+  return at::empty(weight.sizes(), at::kFloat);
+}
+
 struct Call {
   int64_t chunks;
   bool bf16;
@@ -206,7 +211,7 @@ class FusedHeadLoss : public torch::autograd::Function<FusedHeadLoss> {
     const int64_t valid = CountLabels(labels, weight.size(0));
     at::Tensor dh, dw;
     if (hidden.requires_grad()) dh = at::empty_like(hidden, at::MemoryFormat::Contiguous);
-    if (weight.requires_grad()) dw = at::empty_like(weight, at::MemoryFormat::Contiguous);
+    if (weight.requires_grad()) dw = SumOfGradients(weight);
     const Head head(hidden, weight, labels, call.bf16);
     const double loss = LossAndGradients(head, call.chunks, valid, dh, dw);
     context->saved_data["dh"] = dh;
@@ -255,7 +260,7 @@ class RecomputedHeadLoss : public torch::autograd::Function<RecomputedHeadLoss> 
       dh = at::empty_like(saved[0], at::MemoryFormat::Contiguous);
     }
     if (context->needs_input_grad(1)) {
-      dw = at::empty_like(saved[1], at::MemoryFormat::Contiguous);
+      dw = SumOfGradients(saved[1]);
     }
     const float scale = valid ? dy[0].item<float>() / static_cast<float>(valid) : 0.0f;
     Gradients({saved[0], saved[1], saved[2], context->saved_data["bf16"].toBool()},
@@ -272,9 +277,11 @@ at::Tensor HeadLoss(const at::Tensor& hidden, const at::Tensor& weight, const at
                   labels.dim() == 1 && labels.size(0) == hidden.size(0),
               "hidden ", hidden.sizes(), ", weight ", weight.sizes(), " and labels ",
               labels.sizes(), " do not fit together");
-  TORCH_CHECK(weight.scalar_type() == at::kFloat && labels.scalar_type() == at::kLong &&
-                  (hidden.scalar_type() == at::kFloat || hidden.scalar_type() == at::kBFloat16),
-              "hidden is fp32 or bf16, weight fp32, labels int64");
+  const auto fits = [](const at::Tensor& t) {
+    return t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16;
+  };
+  TORCH_CHECK(fits(hidden) && fits(weight) && labels.scalar_type() == at::kLong,
+              "hidden and weight are fp32 or bf16, labels int64");
   const at::Tensor label = labels.contiguous(), rows = hidden.contiguous();
   const Call call{ClampTiles(rows.size(0), options.chunks), InBf16Scope()};
   if (!at::GradMode::is_enabled()) {

@@ -124,6 +124,7 @@ Status TrainRank(const LoadedConfig& loaded, int64_t points, Communicator& comm,
   options.accumulate = s.train.accumulate;
   options.lr = s.optimizer.lr;
   options.seed = seed;
+  options.masters = a.masters;
   options.grad_clip = s.train.grad_clip;
   options.check_replicas_every = s.comm.check_replicas_every;
   options.max_skipped = s.train.max_skipped;

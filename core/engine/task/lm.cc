@@ -61,6 +61,7 @@ class LmTask : public ModelTask {
   }
 
   std::optional<ActivationEstimate> EstimateActivations() const override {
+    if (options_.bf16_weights) return std::nullopt;  // the estimate reckons with copies of weights
     // Formulas know nothing of codecs; whoever asks then measures.
     if (options_.activations && !options_.activations->keeps_input()) return std::nullopt;
     return model_->EstimateActivations(options_.batch_size, corpus_.context(), bf16());

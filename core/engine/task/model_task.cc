@@ -1,5 +1,7 @@
 #include "core/engine/task/model_task.h"
 
+#include "core/nn/layers.h"
+
 namespace tw {
 
 at::Tensor ModelTask::Scores(const at::Tensor& input) const {
@@ -11,6 +13,34 @@ at::Tensor ModelTask::MeanLoss(const at::Tensor& input, const at::Tensor& labels
   const PrecisionScope precision(bf16_);
   return model_->Loss(input, labels);
 }
+
+namespace {
+
+// Weights of linear layers become bf16. What is summed over many rows or divided by stays fp32:
+// token tables, biases, norms, convolutions.
+Status NarrowWeights(const Model& model, const TaskOptions& options) {
+  if (options.precision != "bf16") {
+    return ConfigError("train.weights = \"bf16\" needs train.precision = \"bf16\"");
+  }
+  if (options.activations && !options.activations->keeps_input()) {
+    return ConfigError(
+        "train.weights = \"bf16\": memory.activations keeps less than the inputs of linear layers, "
+        "whose weights must be fp32 then");
+  }
+  int64_t narrowed = 0;
+  for (const auto& module : model.modules(/*include_self=*/false)) {
+    if (const auto* linear = module->as<Linear>()) {
+      linear->weight.set_data(linear->weight.to(at::kBFloat16));
+      ++narrowed;
+    }
+  }
+  if (narrowed == 0) {
+    return ConfigError("train.weights = \"bf16\": this model has no linear layers");
+  }
+  return OkStatus();
+}
+
+}  // namespace
 
 StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const char* fallback,
                                            const ModelInput& input) {
@@ -32,6 +62,7 @@ StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const cha
   }
   TW_ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
                       factory->Create(input, options.seed, options.memory));
+  if (options.bf16_weights) TW_RETURN_IF_ERROR(NarrowWeights(*model, options));
   if (options.activations && !options.activations->keeps_input()) {
     TW_RETURN_IF_ERROR(model->KeepInputs(LinearInputs(options.activations, options.seed)));
   }

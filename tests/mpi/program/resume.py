@@ -20,6 +20,9 @@ KINDS = {
                "planner__name": "lgreco", "planner__every": 12, "planner__window": 4},
     "econtrol": {"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "econtrol"},
     "int4_rank1": {"optimizer__state": "int4_rank1"},
+    "bf16_masters": {"train__precision": "bf16", "train__weights": "bf16", "compressor__name": "blockquant",
+                     "feedback__name": "ef14"},
+    "bf16_stochastic": {"train__precision": "bf16", "train__weights": "bf16", "train__masters": "stochastic"},
     "mini_bf16": {"optimizer__name": "adam_mini", "optimizer__state": "bf16"},
 }
 
@@ -79,6 +82,13 @@ class KillAndResume(harness.ProgramTest):
     @unittest.skipUnless(harness.SLOW, "label slow")
     def test_adam_mini_with_bf16_states(self):
         self.check("mini_bf16")
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_bf16_weights_rounded_at_random(self):
+        self.check("bf16_stochastic")
+
+    def test_bf16_weights_with_copies(self):
+        self.check("bf16_masters")
 
     def test_int4_states(self):
         self.check("int4_rank1")
