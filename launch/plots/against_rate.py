@@ -5,6 +5,8 @@ from .common import COLORS, plain, save
 
 
 def draw(pyplot, data, out):
+    from matplotlib import ticker
+
     rates = list(dict.fromkeys(row["rate"] for row in data["medians"]))
     finite = [rate for rate in rates if rate != "unlimited"]
     finite.sort(key=parse_rate)
@@ -28,6 +30,8 @@ def draw(pyplot, data, out):
     axes.plot([], [], color="0.4", linewidth=0.9, linestyle=":", label="limit: its bytes at the link's rate")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda ms, _: f"{ms:g}"))
     least = min(row["quiet_ms"] for row in data["medians"])
     axes.set_ylim(bottom=least / 3)
     axes.set_xticks(list(place.values()), list(place))
