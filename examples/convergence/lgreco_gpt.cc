@@ -11,8 +11,10 @@
 // Until its first plan L-GreCo is the uniform setting, and those bytes are in its sum. Loss: the
 // whole validation split at the end, nats a byte. The same seed draws the same weights and batches.
 // A quick run has one seed, 120 steps and no claim on losses.
-// Claims: at most the loss of the uniform setting times 1.01, and 1.3 times fewer bytes for ranks,
-// 1.1 for bits; of densities the savings are told.
+// Claims: at most the loss of the uniform setting times 1.01, and with the paper's absolute
+// errors 1.3 times fewer bytes for ranks, 1.1 for bits; of densities and of relative errors the
+// savings are told. Ranks do not hold here: with the first 54 of 300 steps uniform they save 1.2
+// times, at 1.2 % more loss; relative errors save less, at no loss.
 
 #include <array>
 
@@ -39,6 +41,7 @@ std::vector<Family> Families() {
 struct Way {
   std::string label;
   std::vector<std::string> settings;
+  bool judged = false;  // by its savings
 };
 
 class LgrecoGpt : public Experiment {
@@ -57,11 +60,11 @@ class LgrecoGpt : public Experiment {
                                               "planner.gamma=0.5", "planner.beta=2"};
     std::vector<std::string> relative = planned;
     relative.push_back("planner.relative=true");
-    const std::vector<Way> ways = {{"L-GreCo", planned}, {"L-GreCo, relative", relative}};
+    const std::vector<Way> ways = {{"L-GreCo", planned, true}, {"L-GreCo, relative", relative}};
     for (const Family& family : Families()) {
       std::vector<Trained> uniform;
       for (const uint64_t seed : lab.seeds()) {
-        TW_ASSIGN_OR_RETURN(uniform.emplace_back(), Once(lab, family, {"uniform", {}}, seed));
+        TW_ASSIGN_OR_RETURN(uniform.emplace_back(), Once(lab, family, Way{"uniform", {}}, seed));
       }
       lab.Report(family.what + ": uniform's validation loss", Losses(uniform));
       for (const Way& way : ways) {
@@ -90,14 +93,18 @@ class LgrecoGpt : public Experiment {
                       static_cast<double>(runs.back().curve.points.back().uplink_bytes));
     }
     const std::string saved = what + ": uniform's bytes over its own";
-    if (lab.quick() || family.fewer == 0) {
+    const bool expected = family.what != "rank" || !way.judged;
+    const auto why = "at 300 steps, the first 54 of them uniform: fewer bytes, and more loss";
+    if (lab.quick() || family.fewer == 0 || !way.judged) {
       lab.Report(saved, fewer);
     } else {
       lab.AtLeast(saved, fewer, family.fewer);
+      if (!expected) lab.DoesNotHoldHere(why);
     }
     if (!lab.quick()) {
       lab.Below(what + ": validation loss over uniform's", Over(Losses(runs), Losses(uniform)),
                 1.01);
+      if (!expected) lab.DoesNotHoldHere(why);
     }
     return OkStatus();
   }

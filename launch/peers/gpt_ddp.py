@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The GPT of a tightwire config, trained by PyTorch DistributedDataParallel on Gloo: the peer that launch/compare runs.
 
-  gpt_ddp.py CONFIG [--hook HOOK] [--steps N] [--eval-every N] [--fused]
+  gpt_ddp.py CONFIG [--hook HOOK] [--steps N] [--eval-every N] [--fused] [--ordered]
 
 One rank a process, with torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; GLOO_SOCKET_IFNAME):
 
@@ -14,6 +14,8 @@ it (constant and cosine; what this peer cannot do is refused). Gradients travel 
   --steps N        stop after N steps (default: train.steps); the schedule stays that of train.steps
   --eval-every N   validation loss after every N steps and at the end, not timed
   --fused          torch's fused AdamW instead of its default
+  --ordered        PowerSGD's exchange of a bucket ends before the next bucket's begins: the same numbers, and slower, but in a
+                   long run. Without, ranks now and then start the collectives of two buckets in different orders, and Gloo aborts
 
 Rank 0 prints JSON, one object a line: {"peer": "torch", ...} first, then for each step
   {"step", "loss", "step_ms", "cpu_ms", "core_wait_ms", "quiet_ms", "sent_bytes"}
@@ -159,7 +161,16 @@ def parse_hook(text):
     return name, int(rank) if low_rank else None, float(cap_mb) if cap_mb else None
 
 
-def parallel(model, hook):
+def in_order(hook):
+    """The same exchange, over before the next bucket's begins."""
+    def run(state, bucket):
+        future = hook(state, bucket)
+        future.wait()
+        return future
+    return run
+
+
+def parallel(model, hook, ordered):
     """The model under DDP with its hook; itself when alone."""
     if not distributed.is_initialized():
         return model
@@ -172,9 +183,10 @@ def parallel(model, hook):
         if name == "powersgd_batched":
             three_dimensional = powerSGD_hook._orthogonalize
             powerSGD_hook._orthogonalize = lambda m, epsilon=0: three_dimensional(m.view(-1, *m.shape[-2:]), epsilon)
-            model.register_comm_hook(state, powerSGD_hook.batched_powerSGD_hook)
+            low_rank = powerSGD_hook.batched_powerSGD_hook
         else:
-            model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+            low_rank = powerSGD_hook.powerSGD_hook
+        model.register_comm_hook(state, in_order(low_rank) if ordered else low_rank)
     return model
 
 
@@ -209,7 +221,7 @@ class Training:
         train, model = config["train"], config["model"]
         self.context, self.batch, self.steps = config["data"]["context"], train["batch_size"], train["steps"]
         torch.manual_seed(train["seed"])
-        self.model = parallel(Gpt(model["layers"], model["width"], model["heads"], self.context), parse_hook(options.hook))
+        self.model = parallel(Gpt(model["layers"], model["width"], model["heads"], self.context), parse_hook(options.hook), options.ordered)
         adamw = config["optimizer"]
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=adamw["lr"], betas=adamw["betas"], eps=adamw["eps"],
                                            weight_decay=adamw["weight_decay"], fused=options.fused or None)
@@ -267,6 +279,7 @@ def main():
     parser.add_argument("--steps", type=int)
     parser.add_argument("--eval-every", type=int, default=0)
     parser.add_argument("--fused", action="store_true")
+    parser.add_argument("--ordered", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     options = parser.parse_args()
     if options.help or not options.config:

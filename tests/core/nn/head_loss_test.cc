@@ -195,6 +195,25 @@ TEST(HeadLoss, UnderBf16FollowsThePlainLossUnderBf16) {
   }
 }
 
+// The weight's gradient is added up in fp32 and rounded once.
+TEST(HeadLoss, ABf16WeightHasTheGradientOfAnFp32OneRounded) {
+  const Case wide({131, 32, 700}, 17);
+  Case narrow({131, 32, 700}, 17);
+  narrow.weight = wide.weight.detach().to(at::kBFloat16).requires_grad_();
+  wide.weight.detach().copy_(narrow.weight.detach());
+  for (const bool recompute : {false, true}) {
+    const auto loss = [&](const Case& k) {
+      const PrecisionScope precision(true);
+      return HeadLoss(k.hidden, k.weight, k.labels, {4, recompute});
+    };
+    const Outcome expected = GradientsOf(wide, 1, loss), ours = GradientsOf(narrow, 1, loss);
+    EXPECT_EQ(ours.loss, expected.loss);
+    EXPECT_TRUE(at::equal(ours.dh, expected.dh));
+    ASSERT_EQ(ours.dw.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(at::equal(ours.dw, expected.dw.to(at::kBFloat16)));
+  }
+}
+
 TEST(HeadLoss, ThreadsDoNotChangeTheLoss) {
   const Case c({300, 16, 900});
   const int before = at::get_num_threads();
