@@ -174,11 +174,11 @@ Status DecodeSums(std::span<const Segment> segments, int ranks) {
     if (segment.body.data() == segment.mean.data) continue;  // the mean is in place
     CodecContext context = segment.context;
     context.mean = true;
-    TW_RETURN_IF_ERROR(
-        Annotate(segment.codec->DecodeAddAny(segment.body,
-                                             HoldsMean(segment) && ranks > 1 ? 1.0f : mean_scale,
-                                             context, segment.mean),
-                 "parameter " + segment.context.spec->name));
+    TW_RETURN_IF_ERROR(NameParameter(
+        segment.codec->DecodeAddAny(segment.body,
+                                    HoldsMean(segment) && ranks > 1 ? 1.0f : mean_scale, context,
+                                    segment.mean),
+        segment));
   }
   return OkStatus();
 }

@@ -30,6 +30,11 @@ void AddTerm(DType type, MutableByteSpan to, ByteSpan from);
 // Turns sums over `ranks` of fp32 or fp64 into means.
 void Average(DType type, MutableByteSpan sums, int ranks);
 
+// `status`, with the parameter's name in front of an error. No text is formed where there is none.
+inline Status NameParameter(const Status& status, const Segment& segment) {
+  return status.ok() ? status : Annotate(status, "parameter " + segment.context.spec->name);
+}
+
 // Adds the decoded mean to each segment.mean; the bodies hold the sums over `ranks`.
 Status DecodeSums(std::span<const Segment> segments, int ranks);
 

@@ -57,6 +57,7 @@ int64_t OwnedBytes(std::span<const Segment> segments, int owner, int n) {
 }
 
 Status Name(const Status& status, int rank, const Segment& segment) {
+  if (status.ok()) return status;
   return Annotate(
       status, "from rank " + std::to_string(rank) + ", parameter " + segment.context.spec->name);
 }

@@ -26,6 +26,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
 #include "core/kernels/index_pack.h"
@@ -215,9 +216,8 @@ class SparseExchange : public Exchange {
     if (call.comm->size() > 1) co_return co_await AddOverRanks(call);
     ScopedTimer timer(&call.times->decode_ms);
     for (const Segment& segment : call.segments) {
-      TW_CO_RETURN_IF_ERROR(
-          Annotate(segment.codec->DecodeAddAny(segment.body, 1.0f, segment.context, segment.mean),
-                   "parameter " + segment.context.spec->name));
+      TW_CO_RETURN_IF_ERROR(NameParameter(
+          segment.codec->DecodeAddAny(segment.body, 1.0f, segment.context, segment.mean), segment));
     }
     co_return OkStatus();
   }

@@ -115,9 +115,9 @@ TEST(PipelineMemory, NoTensorIsMadeAndNothingLargeIsAllocatedAfterTheFirstSteps)
     for (const int n : {1, 3}) {
       const Heap heap = Measure(n, setup);
       EXPECT_EQ(heap.tensor_bytes, 0) << setup.compressor << " at " << n << " ranks";
-      // Tickets, names, closures: small, and so many a parameter at most.
+      // Tickets of threads, closures, shapes of slots: small, and so many a parameter at most.
       EXPECT_LE(heap.largest, 2048u) << setup.compressor << " at " << n << " ranks";
-      EXPECT_LE(heap.allocations, n * kParameters * 40) << setup.compressor;
+      EXPECT_LE(heap.allocations, n * kParameters * 12) << setup.compressor;
     }
   }
 }
