@@ -9,13 +9,22 @@
 namespace tw {
 namespace {
 
-template <class T, class ToDouble>
-double PlainSumOfSquares(TensorView view, ToDouble to_double) {
+double PlainSumOfSquares(std::span<const double> values) {
   double sum = 0;
-  const T* p = static_cast<const T*>(view.data);
-  for (int64_t i = 0; i < view.numel; ++i) {
-    const double x = to_double(p[i]);
-    sum += x * x;
+  for (const double x : values) sum += x * x;
+  return sum;
+}
+
+// Of fp16 and bf16, widened tile by tile.
+double SumOfSquaresInTiles(TensorView view) {
+  constexpr int64_t kTile = 2048;
+  alignas(64) float tile[kTile];
+  double sum = 0;
+  for (int64_t first = 0; first < view.numel; first += kTile) {
+    const int64_t count = std::min(kTile, view.numel - first);
+    const std::span<float> wide(tile, static_cast<size_t>(count));
+    ConvertToFp32({static_cast<uint16_t*>(view.data) + first, view.dtype, count}, wide);
+    sum += kernels::SumOfSquares(wide);
   }
   return sum;
 }
@@ -25,11 +34,10 @@ double SumOfSquares(TensorView view) {
     case DType::kF32:
       return kernels::SumOfSquares(view.f32());
     case DType::kF64:
-      return PlainSumOfSquares<double>(view, [](double x) { return x; });
-    case DType::kF16:
-      return PlainSumOfSquares<uint16_t>(view, HalfToFloat);
+      return PlainSumOfSquares(
+          {static_cast<const double*>(view.data), static_cast<size_t>(view.numel)});
     default:
-      return PlainSumOfSquares<uint16_t>(view, Bf16ToFloat);
+      return SumOfSquaresInTiles(view);
   }
 }
 

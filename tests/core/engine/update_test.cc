@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "core/engine/norms.h"
 #include "core/kernels/float16.h"
 #include "tests/core/engine/engine_parts.h"
 
@@ -113,6 +114,20 @@ TEST(UpdateOfBf16, LeavesFp32ParametersToTheOptimizer) {
   ASSERT_TRUE(optimizer->Step(one, context).ok());
   EXPECT_EQ(value, alone);
   EXPECT_EQ(together.Find("optimizer/w/master"), nullptr);
+}
+
+// In tiles, of any length.
+TEST(UpdateOfBf16, NormsAreThoseOfTheValues) {
+  for (const int64_t numel : {0, 1, 7, 2047, 2048, 2049, 5003}) {
+    Half half(numel, 1.0f);
+    double squares = 0;
+    for (size_t i = 0; i < half.grad.size(); ++i) {
+      half.grad[i] = FloatToBf16(Gradient(static_cast<int64_t>(i), 1));
+      squares += std::pow(Bf16ToFloat(half.grad[i]), 2);
+    }
+    const ParameterView views[] = {half.view()};
+    EXPECT_NEAR(GradientNorm(views), std::sqrt(squares), 1e-6 * std::sqrt(squares)) << numel;
+  }
 }
 
 }  // namespace
