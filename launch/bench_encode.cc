@@ -11,6 +11,7 @@
 
 #include "core/api/compressor.h"
 #include "core/base/clock.h"
+#include "core/kernels/lowrank.h"
 #include "core/kernels/simd_target.h"
 
 namespace tw {
@@ -22,6 +23,7 @@ struct BenchEncodeConfig {
   int64_t rows = 5000;
   int64_t cols = 5000;
   int64_t repetitions = 9;
+  int64_t products = 0;
   std::string simd;
   std::string peer;
   std::string python = "python3";
@@ -33,6 +35,9 @@ struct BenchEncodeConfig {
         .Int("rows", &BenchEncodeConfig::rows, {1, 1 << 20}, "of the matrix that is encoded")
         .Int("cols", &BenchEncodeConfig::cols, {1, 1 << 20}, "of the matrix that is encoded")
         .Int("repetitions", &BenchEncodeConfig::repetitions, {7, 1000}, "medians are over these")
+        .Int("products", &BenchEncodeConfig::products, {0, 64},
+             "PowerSGD's two products with so many columns instead of compressors, against twice "
+             "the first")
         .Text("simd", &BenchEncodeConfig::simd, {}, "best instruction set allowed, as AVX2")
         .Text("peer", &BenchEncodeConfig::peer, {"", "torch"}, "time the same in PyTorch, too")
         .Text("python", &BenchEncodeConfig::python, {}, "interpreter that can import the peer");
@@ -251,6 +256,43 @@ Status Row(const ConfigSection& section, const std::string& name, const BenchEnc
   return OkStatus();
 }
 
+// M Q and P^T M, each passing over M once.
+Status Products(const BenchEncodeConfig& config, bool json, std::ostream& out) {
+  const kernels::LowRankShape shape{config.rows, config.cols, config.products};
+  Arena arena(static_cast<size_t>(config.rows * config.cols));
+  std::vector<float> p(static_cast<size_t>(shape.rows * shape.rank), 0.5f);
+  std::vector<float> qt(static_cast<size_t>(shape.cols * shape.rank), 0.5f);
+  const MessageView message{arena.gradient};
+  std::vector<double> first, second, ratios;
+  for (int64_t repetition = -2; repetition < config.repetitions; ++repetition) {
+    const double start = NowMs();
+    kernels::MaterializeTimesQ(message, shape, qt.data(), p.data());
+    const double middle = NowMs();
+    kernels::TransposeTimesM(arena.gradient.data(), shape, p.data(), qt.data());
+    const double end = NowMs();
+    if (repetition < 0) continue;
+    first.push_back(middle - start);
+    second.push_back(end - middle);
+    ratios.push_back((end - start) / (2 * (middle - start)));
+  }
+  if (json) {
+    out << nlohmann::ordered_json{{"bench", "encode"},
+                                  {"products", config.products},
+                                  {"rows", config.rows},
+                                  {"cols", config.cols},
+                                  {"mq_ms", Median(first)},
+                                  {"ptm_ms", Median(second)},
+                                  {"over_twice_mq", Median(ratios)}}
+               .dump()
+        << std::endl;
+    return OkStatus();
+  }
+  out << std::fixed << std::setprecision(3) << "M Q " << Median(first) << " ms, P^T M "
+      << Median(second) << " ms; both over twice M Q: " << std::setprecision(2) << Median(ratios)
+      << std::endl;
+  return OkStatus();
+}
+
 Status RunRows(const ConfigSection& section, const BenchEncodeConfig& config, bool json,
                std::ostream& out) {
   const auto& registry = Registry<Compressor>::Get();
@@ -301,7 +343,8 @@ Status RunBenchEncode(const std::vector<std::string>& overrides, bool json, std:
     return ConfigError("bench.simd = \"" + config.simd + "\" is not offered here" +
                        KnownWords(config.simd, kernels::SimdTargets()));
   }
-  const Status status = RunRows(section, config, json, out);
+  const Status status =
+      config.products > 0 ? Products(config, json, out) : RunRows(section, config, json, out);
   kernels::LimitSimdTarget("");
   return status;
 }

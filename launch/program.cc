@@ -44,6 +44,7 @@ examples:
   tightwire bench encode
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
   tightwire bench encode name=topk peer=torch
+  tightwire bench encode products=4 rows=768 cols=256
   tightwire bench optimizer name=adamw state=int4 peer=torch
   launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
   tightwire bench memory name=head chunks=16 form=fused
