@@ -354,7 +354,8 @@ void MpiTicket::PostSum() {
   const int64_t n = owner_->size(), bytes = static_cast<int64_t>(numbers_.size());
   owner_->CountSent(2 * bytes * (n - 1) / n);
   const size_t element = static_cast<size_t>(DTypeBytes(type_));
-  const size_t most = static_cast<size_t>(owner_->options().max_message_bytes) / element * element;
+  const size_t limit = static_cast<size_t>(owner_->options().max_message_bytes);
+  const size_t most = std::max(element, limit / element * element);
   for (MutableByteSpan rest = numbers_; !rest.empty();) {
     const MutableByteSpan part = rest.first(std::min(most, rest.size()));
     rest = rest.subspan(part.size());
@@ -415,13 +416,13 @@ Status MpiTicket::Listen() {
 
 StatusOr<Progress> MpiTicket::Test() {
   TW_RETURN_IF_ERROR(start_status_);
-  if (turn_) {
+  if (!numbers_.empty()) {  // a sum: on the first rank, too, whose announcements have to leave
     TW_RETURN_IF_ERROR((*owner_->Sums())->order().Poll());
     TW_RETURN_IF_ERROR(start_status_);
-    if (turn_) {
-      TW_RETURN_IF_ERROR(Listen());
-      return Progress::kIdle;
-    }
+  }
+  if (turn_) {
+    TW_RETURN_IF_ERROR(Listen());
+    return Progress::kIdle;
   }
   if (num_done_ < posted_->requests.size()) {
     TW_ASSIGN_OR_RETURN(const size_t count, CountDone());
