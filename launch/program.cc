@@ -130,8 +130,7 @@ int ProgramMain(int argc, char** argv) {
            {"ranks", "of the job that is explained"},
            {"rate", "of each host's link, as 10gbit: foretells the step at that many ranks"},
            {"latency", "of a link, one way, as 20us"},
-           {"run",
-            "a run folder whose metrics tell the arithmetic; without it is measured here"},
+           {"run", "a run folder whose metrics tell the arithmetic; without it is measured here"},
            {"times", "of that run: on a core (core), or as they were (wall)"}}) {
     explain->add_option("--" + key, cluster[key], help);
   }

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "comm/nccl/nccl_engine.h"
-#include "comm/start_order.h"
 #include "comm/parts.h"
+#include "comm/start_order.h"
 #include "comm/timeout_error.h"
 #include "core/base/clock.h"
 #include "core/base/patience.h"
