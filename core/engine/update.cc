@@ -19,12 +19,8 @@ bool TakesMasters(const ParameterView& p, Masters masters) {
   return masters != Masters::kNone && p.value.dtype == DType::kBF16;
 }
 
-TensorView InFp32(std::span<float> x) {
-  return {x.data(), DType::kF32, static_cast<int64_t>(x.size())};
-}
-
 // The step of one bf16 parameter, in fp32.
-Status StepInFp32(const Optimizer& optimizer, const ParameterView& p, const UpdateContext& context,
+Status StepViewOf(const Optimizer& optimizer, const ParameterView& p, const UpdateContext& context,
                   Workspace& scratch) {
   const size_t numel = static_cast<size_t>(p.value.numel);
   const std::span<uint16_t> narrow(static_cast<uint16_t*>(p.value.data), numel);
@@ -37,14 +33,14 @@ Status StepInFp32(const Optimizer& optimizer, const ParameterView& p, const Upda
     const TensorView master = context.state->Slot("optimizer/" + spec.name + "/master", spec.shape,
                                                   DType::kF32, context.moments, &is_new);
     if (is_new) ConvertToFp32(p.value, master.f32());
-    const ParameterView wide[] = {{&spec, master, InFp32(grad)}};
+    const ParameterView wide[] = {{&spec, master, ViewOf(grad)}};
     TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
     kernels::ConvertToBf16(master.f32(), narrow);
     return OkStatus();
   }
   const std::span<float> value = scratch.Get<float>(kScratchMean, numel);
   ConvertToFp32(p.value, value);
-  const ParameterView wide[] = {{&spec, InFp32(value), InFp32(grad)}};
+  const ParameterView wide[] = {{&spec, ViewOf(value), ViewOf(grad)}};
   TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
   const RngStream stream =
       RngStream::Of(context.seed, RngPurpose::kStateRounding, static_cast<uint64_t>(context.update),
@@ -80,7 +76,7 @@ Status Update(const Optimizer& optimizer, std::span<const ParameterView> paramet
   for (const ParameterView& p : parameters) {
     if (!own_way(p)) continue;
     if (p.expansion == nullptr) {
-      TW_RETURN_IF_ERROR(StepInFp32(optimizer, p, context, scratch));
+      TW_RETURN_IF_ERROR(StepViewOf(optimizer, p, context, scratch));
       continue;
     }
     TW_CHECK(p.value.dtype == DType::kF32);
