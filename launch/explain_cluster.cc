@@ -410,11 +410,11 @@ void PrintForecast(const ClusterForecast& forecast, const ClusterWords& words, s
       "  ms a step, in brackets what of it waits for communication, by number of ranks\n",
       *words.bytes_per_ms * 8e-3, words.latency_ms * 1e3, a.sum_ms(), a.forward_ms, a.backward_ms,
       a.optimizer_ms, forecast.measured);
-  out << absl::StrFormat("  %-14s%-10s", "", "exchange");
+  out << absl::StrFormat("  %-18s%-10s", "", "exchange");
   for (const int n : forecast.ranks) out << absl::StrFormat("%20d", n);
   out << "  slower than dense\n";
   for (const ClusterRow& row : forecast.rows) {
-    out << absl::StrFormat("  %-14s%-10s", row.setting, row.exchange);
+    out << absl::StrFormat("  %-18s%-10s", row.setting, row.exchange);
     for (const auto& p : row.predictions) {
       out << absl::StrFormat("%20s", p && std::isfinite(p->step_ms)
                                          ? absl::StrFormat("%.1f (%.1f)", p->step_ms, p->exposed_ms)
