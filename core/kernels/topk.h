@@ -32,7 +32,8 @@ size_t TopKScratch(size_t numel, size_t k);
 
 // Performs the pending addition, moves the k largest magnitudes out of the buffer (which then holds
 // zeros there: the residual) and returns them at the front of scratch, indices ascending.
-// REQUIRES: k <= numel < 2^32, scratch.size() >= TopKScratch(numel, k). Thread safe.
+// REQUIRES: k <= numel < 2^32, scratch.size() >= TopKScratch(numel, k), which is k on a device.
+// Thread safe.
 std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
                                        std::span<IndexedValue> scratch);
 
