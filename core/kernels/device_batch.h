@@ -57,8 +57,7 @@ struct Kernel<kKernel> : KernelWith<kKernel, S> {};
 template <class S, class A, void (*kKernel)(device::Table<S>, A, device::Stream)>
 struct Kernel<kKernel> : KernelWith<kKernel, S, std::remove_cvref_t<A>> {};
 template <class S, class A, class B, void (*kKernel)(device::Table<S>, A, B, device::Stream)>
-struct Kernel<kKernel>
-    : KernelWith<kKernel, S, std::remove_cvref_t<A>, std::remove_cvref_t<B>> {};
+struct Kernel<kKernel> : KernelWith<kKernel, S, std::remove_cvref_t<A>, std::remove_cvref_t<B>> {};
 template <class S, class A, class B, class C,
           void (*kKernel)(device::Table<S>, A, B, C, device::Stream)>
 struct Kernel<kKernel> : KernelWith<kKernel, S, std::remove_cvref_t<A>, std::remove_cvref_t<B>,
@@ -155,9 +154,9 @@ class BatchOf final : public Batch {
     const device::Table<Segment> table{reinterpret_cast<const Segment*>(device_),
                                        static_cast<int32_t>(segments_.size()), tiles_};
     const uint8_t* behind = device_ + Aligned(segments_.size() * sizeof(Segment));
-    Op::Launch(LaunchOf<Segment, Parameters>{
-        table, segments_, parameters_, reinterpret_cast<const Parameters*>(behind), scratch_,
-        stream});
+    Op::Launch(LaunchOf<Segment, Parameters>{table, segments_, parameters_,
+                                             reinterpret_cast<const Parameters*>(behind), scratch_,
+                                             stream});
   }
   void Clear() override { segments_.clear(); }
 

@@ -135,9 +135,8 @@ void CudaQueue::LaunchNoted() {
       at += batch->table_bytes();
     }
   }
-  if (table_bytes > 0 &&
-      !errors_.Succeeds(cudaMemcpyAsync(tables.device, tables.host, table_bytes,
-                                        cudaMemcpyHostToDevice, stream_))) {
+  if (table_bytes > 0 && !errors_.Succeeds(cudaMemcpyAsync(tables.device, tables.host, table_bytes,
+                                                           cudaMemcpyHostToDevice, stream_))) {
     return;
   }
   for (const auto& place : places_) {

@@ -1,6 +1,7 @@
 #pragma once
 // The queue that MakeDeviceQueue makes. Its parts: device_queue.cc rows, launches, moves and marks;
-// device_queue_numbers.cc, _codecs.cc and _steps.cc the kernels, each of which only notes a segment.
+// device_queue_numbers.cc, _codecs.cc and _steps.cc the kernels, each of which only notes a
+// segment.
 
 #include <cuda_runtime_api.h>
 
@@ -75,6 +76,7 @@ class CudaQueue final : public DeviceKernels {
   void SumsOfSquares(std::span<const TensorView> x, std::span<double> out) override;
   void AddFromBytes(std::span<float> a, float s, const uint8_t* b) override;
   void MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) override;
+  void AddInPlace(std::span<float> a, float s, std::span<const float> b) override;
   void Scale(std::span<float> a, float s) override;
   void AddFromBf16(std::span<float> a, float s, std::span<const uint16_t> b) override;
   void AddFromHalf(std::span<float> a, float s, std::span<const uint16_t> b) override;
@@ -82,67 +84,124 @@ class CudaQueue final : public DeviceKernels {
   void ConvertFromBf16(std::span<const uint16_t> from, std::span<float> to) override;
   void ConvertToHalf(std::span<const float> from, std::span<uint16_t> to) override;
   void ConvertFromHalf(std::span<const uint16_t> from, std::span<float> to) override;
-  void CastResidualBf16(std::span<float> buffer, const float* addend, float s, float pre, float post, std::span<uint16_t> to) override;
-  void CastResidualHalf(std::span<float> buffer, const float* addend, float s, float pre, float post, std::span<uint16_t> to) override;
+  void CastResidualBf16(std::span<float> buffer, const float* addend, float s, float pre,
+                        float post, std::span<uint16_t> to) override;
+  void CastResidualHalf(std::span<float> buffer, const float* addend, float s, float pre,
+                        float post, std::span<uint16_t> to) override;
   void AddBytes(std::span<uint8_t> a, std::span<const uint8_t> b) override;
   void TakeLarger(std::span<float> a, std::span<const float> b) override;
   void ZeroWhere(std::span<float> a, std::span<const float> b) override;
   void Advance(std::span<float> estimate, std::span<float> mean) override;
   void DampedAdvance(std::span<float> estimate, std::span<float> mean, float alpha) override;
-  void ErrorMessage(std::span<float> g, std::span<const float> h, std::span<const float> e, float eta) override;
+  void ErrorMessage(std::span<float> g, std::span<const float> h, std::span<const float> e,
+                    float eta) override;
   void ErrorMemory(std::span<float> e, std::span<const float> r, float keep) override;
-  void MomentumMessage(std::span<float> v, std::span<float> g, std::span<const float> h, float keep, float b) override;
-  void MomentumErrorMessage(std::span<float> v, std::span<float> g, std::span<const float> h, std::span<const float> e, float keep, float b, float eta) override;
-  std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k, std::span<IndexedValue> scratch) override;
-  size_t TakeAbove(const MessageView& message, float threshold, std::span<IndexedValue> scratch) override;
-  void PackEntries(std::span<const IndexedValue> list, int bits, uint8_t* packed, uint8_t* values) override;
-  void PackEntriesOnGrids(std::span<const IndexedValue> list, std::span<float> buffer, int index_bits, uint8_t* packed, int value_bits, size_t group, uint8_t* values) override;
-  void AddAtIndices(std::span<float> out, float scale, ByteSpan packed, int bits, size_t count, const uint8_t* values) override;
-  void AddAtIndicesFromGrids(std::span<float> out, float scale, ByteSpan packed, int index_bits, size_t count, int value_bits, size_t group, const uint8_t* values) override;
-  void Quantize(const MessageView& message, const QuantizeSpec& spec, QuantizeStream stream, uint8_t* body) override;
-  void DequantizeAdd(const uint8_t* body, const QuantizeSpec& spec, float scale, std::span<float> out) override;
-  void NaturalEncode(const MessageView& message, uint64_t key, uint64_t first_index, uint8_t* body) override;
+  void MomentumMessage(std::span<float> v, std::span<float> g, std::span<const float> h, float keep,
+                       float b) override;
+  void MomentumErrorMessage(std::span<float> v, std::span<float> g, std::span<const float> h,
+                            std::span<const float> e, float keep, float b, float eta) override;
+  std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
+                                         std::span<IndexedValue> scratch) override;
+  size_t TakeAbove(const MessageView& message, float threshold,
+                   std::span<IndexedValue> scratch) override;
+  void PackEntries(std::span<const IndexedValue> list, int bits, uint8_t* packed,
+                   uint8_t* values) override;
+  void PackEntriesOnGrids(std::span<const IndexedValue> list, std::span<float> buffer,
+                          int index_bits, uint8_t* packed, int value_bits, size_t group,
+                          uint8_t* values) override;
+  void AddAtIndices(std::span<float> out, float scale, ByteSpan packed, int bits, size_t count,
+                    const uint8_t* values) override;
+  void AddAtIndicesFromGrids(std::span<float> out, float scale, ByteSpan packed, int index_bits,
+                             size_t count, int value_bits, size_t group,
+                             const uint8_t* values) override;
+  void Quantize(const MessageView& message, const QuantizeSpec& spec, QuantizeStream stream,
+                uint8_t* body) override;
+  void DequantizeAdd(const uint8_t* body, const QuantizeSpec& spec, float scale,
+                     std::span<float> out) override;
+  void NaturalEncode(const MessageView& message, uint64_t key, uint64_t first_index,
+                     uint8_t* body) override;
   void NaturalDecodeAdd(const uint8_t* body, float scale, std::span<float> out) override;
-  void EncodeSigns(const MessageView& message, SignMeans means, uint8_t* mean_bytes, uint8_t* bits) override;
-  void DecodeSignsAdd(std::span<float> out, float scale, SignMeans means, const uint8_t* mean_bytes, const uint8_t* bits) override;
+  void EncodeSigns(const MessageView& message, SignMeans means, uint8_t* mean_bytes,
+                   uint8_t* bits) override;
+  void DecodeSignsAdd(std::span<float> out, float scale, SignMeans means, const uint8_t* mean_bytes,
+                      const uint8_t* bits) override;
   void MarkSubset(uint64_t key, size_t numel, size_t k, std::span<uint64_t> bitmap) override;
-  void TakeMarked(const MessageView& message, std::span<const uint64_t> bitmap, float decoded_factor, uint8_t* to) override;
-  void AddMarked(std::span<float> out, std::span<const uint64_t> bitmap, float s, const uint8_t* from) override;
-  void MaterializeTimesQ(const MessageView& message, const LowRankShape& shape, const float* qt, float* p) override;
-  void TransposeTimesM(const float* m, const LowRankShape& shape, const float* p, float* qt) override;
+  void TakeMarked(const MessageView& message, std::span<const uint64_t> bitmap,
+                  float decoded_factor, uint8_t* to) override;
+  void AddMarked(std::span<float> out, std::span<const uint64_t> bitmap, float s,
+                 const uint8_t* from) override;
+  void MaterializeTimesQ(const MessageView& message, const LowRankShape& shape, const float* qt,
+                         float* p) override;
+  void TransposeTimesM(const float* m, const LowRankShape& shape, const float* p,
+                       float* qt) override;
   void OuterResidual(float* m, const LowRankShape& shape, const float* p, const float* qt) override;
-  void OuterAdd(float* out, const LowRankShape& shape, const float* p, const float* qt, float scale) override;
-  void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank, std::span<double> scratch) override;
+  void OuterAdd(float* out, const LowRankShape& shape, const float* p, const float* qt,
+                float scale) override;
+  void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank,
+                      std::span<double> scratch) override;
   void UnitRows(const float* from, int64_t rows, int64_t cols, uint64_t key, float* to) override;
+  void DrawUniform(std::span<float> x, uint64_t key, uint64_t first) override;
+  void TransposeScaled(const float* from, int64_t rows, int64_t cols, float factor,
+                       float* to) override;
   void LargestOfBlocks(std::span<const float> x, int64_t block, std::span<float> scales) override;
-  void RoundToCodes(std::span<const float> x, int64_t block, std::span<const float> scales, int levels, uint64_t key, std::span<int8_t> codes) override;
-  void ValuesOfCodes(std::span<const int8_t> codes, int64_t block, std::span<const float> scales, int levels, std::span<float> x) override;
-  void RotateBlocks(std::span<float> x, int64_t block, uint64_t key) override;
-  void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key) override;
-  void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v, const AdamWCoefficients<float>& c) override;
-  void SecondMomentStep(std::span<const float> g, std::span<float> v, const AdamWCoefficients<float>& c) override;
-  void AdamMiniBlocks(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v, int64_t block, const AdamWCoefficients<float>& c) override;
-  void SgdStep(std::span<float> p, std::span<const float> g, const SgdmCoefficients<float>& c) override;
-  void SgdmStep(std::span<float> p, std::span<const float> g, std::span<float> m, const SgdmCoefficients<float>& c) override;
-  void AdamWStep4(std::span<float> p, std::span<const float> g, const CodedMoment& m, const CodedMoment& v, const AdamWCoefficients<float>& c) override;
-  void AdamWStep8(std::span<float> p, std::span<const float> g, const CodedMoment& m, const CodedMoment& v, const AdamWCoefficients<float>& c) override;
-  void SgdmStep4(std::span<float> p, std::span<const float> g, const CodedMoment& m, const SgdmCoefficients<float>& c) override;
-  void AdamWStepRank1(std::span<float> p, std::span<const float> g, int64_t cols, const CodedMoment& m, std::span<uint8_t> v_codes, std::span<float> v_maxima, std::span<float> scratch, const AdamWCoefficients<float>& c) override;
-  void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed, std::span<float> scales) override;
-  void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed, std::span<const float> scales, std::span<float> out) override;
-  void EncodeBlocks8(Code8 code, std::span<const float> x, std::span<uint8_t> codes, std::span<float> scales) override;
-  void DecodeBlocks8(Code8 code, std::span<const uint8_t> codes, std::span<const float> scales, std::span<float> out) override;
-  void RoundToBf16(std::span<const float> x, uint64_t key, uint64_t first, std::span<uint16_t> out) override;
+  void RoundToCodes(std::span<const float> x, int64_t block, std::span<const float> scales,
+                    int levels, uint64_t key, uint64_t first_index,
+                    std::span<int8_t> codes) override;
+  void ValuesOfCodes(std::span<const int8_t> codes, int64_t block, std::span<const float> scales,
+                     int levels, std::span<float> x) override;
+  void RotateBlocks(std::span<float> x, int64_t block, uint64_t key, uint64_t first_index) override;
+  void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key,
+                        uint64_t first_index) override;
+  void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m,
+                 std::span<float> v, const AdamWCoefficients<float>& c) override;
+  void SecondMomentStep(std::span<const float> g, std::span<float> v,
+                        const AdamWCoefficients<float>& c) override;
+  void AdamMiniBlocks(std::span<float> p, std::span<const float> g, std::span<float> m,
+                      std::span<float> v, int64_t block,
+                      const AdamWCoefficients<float>& c) override;
+  void SgdStep(std::span<float> p, std::span<const float> g,
+               const SgdmCoefficients<float>& c) override;
+  void SgdmStep(std::span<float> p, std::span<const float> g, std::span<float> m,
+                const SgdmCoefficients<float>& c) override;
+  void AdamWStep4(std::span<float> p, std::span<const float> g, const CodedMoment& m,
+                  const CodedMoment& v, const AdamWCoefficients<float>& c) override;
+  void AdamWStep8(std::span<float> p, std::span<const float> g, const CodedMoment& m,
+                  const CodedMoment& v, const AdamWCoefficients<float>& c) override;
+  void SgdmStep4(std::span<float> p, std::span<const float> g, const CodedMoment& m,
+                 const SgdmCoefficients<float>& c) override;
+  void AdamWStepRank1(std::span<float> p, std::span<const float> g, int64_t cols,
+                      const CodedMoment& m, std::span<uint8_t> v_codes, std::span<float> v_maxima,
+                      std::span<float> scratch, const AdamWCoefficients<float>& c) override;
+  void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
+                     std::span<float> scales) override;
+  void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed, std::span<const float> scales,
+                     std::span<float> out) override;
+  void EncodeBlocks8(Code8 code, std::span<const float> x, std::span<uint8_t> codes,
+                     std::span<float> scales) override;
+  void DecodeBlocks8(Code8 code, std::span<const uint8_t> codes, std::span<const float> scales,
+                     std::span<float> out) override;
+  void RoundToBf16(std::span<const float> x, uint64_t key, uint64_t first,
+                   std::span<uint16_t> out) override;
   void WidenBf16(std::span<const uint16_t> x, std::span<float> out) override;
-  void CrossEntropyRows(float* scores, const int64_t* labels, int64_t rows, int64_t cols, int64_t stride, float scale, double* losses) override;
+  void CrossEntropyRows(float* scores, const int64_t* labels, int64_t rows, int64_t cols,
+                        int64_t stride, float scale, double* losses) override;
   void BeginScores(int64_t rows, void* sums, double* label_scores) override;
-  void AddScores(const float* scores, const int64_t* labels, int64_t rows, int64_t cols, int64_t stride, int64_t first_class, void* sums, double* label_scores) override;
-  void FinishScores(const int64_t* labels, int64_t rows, const void* sums, const double* label_scores, double* lse, double* losses) override;
-  void SoftmaxGradientRows(float* scores, const int64_t* labels, int64_t rows, int64_t cols, int64_t stride, int64_t first_class, const double* lse, float scale) override;
-  void FillNormal(uint64_t key, uint64_t first_block, int64_t num_blocks, float scale, float* out, int64_t stride) override;
-  void QuantizeInt8(const float* x, int64_t rows, int64_t cols, int8_t* codes, float* scales) override;
-  void DequantizeInt8(const int8_t* codes, const float* scales, int64_t rows, int64_t cols, float* out) override;
-  void Expand(float* value, int64_t rows, int64_t cols, const float* update, int64_t rank, const float* projection, float keep, float scale) override;
+  void AddScores(const float* scores, const int64_t* labels, int64_t rows, int64_t cols,
+                 int64_t stride, int64_t first_class, void* sums, double* label_scores) override;
+  void FinishScores(const int64_t* labels, int64_t rows, const void* sums,
+                    const double* label_scores, double* lse, double* losses) override;
+  void SoftmaxGradientRows(float* scores, const int64_t* labels, int64_t rows, int64_t cols,
+                           int64_t stride, int64_t first_class, const double* lse,
+                           float scale) override;
+  void FillNormal(uint64_t key, uint64_t first_block, int64_t num_blocks, float scale, float* out,
+                  int64_t stride) override;
+  void QuantizeInt8(const float* x, int64_t rows, int64_t cols, int8_t* codes,
+                    float* scales) override;
+  void DequantizeInt8(const int8_t* codes, const float* scales, int64_t rows, int64_t cols,
+                      float* out) override;
+  void Expand(float* value, int64_t rows, int64_t cols, const float* update, int64_t rank,
+              const float* projection, float keep, float scale) override;
+
  private:
   // Notes a call at the next place of the row; outside of rows it is launched at once.
   template <class Op>
@@ -179,8 +238,8 @@ class CudaQueue final : public DeviceKernels {
   size_t place_ = 0;
   std::vector<std::vector<std::unique_ptr<Batch>>> places_;  // what was noted
   std::vector<std::vector<std::unique_ptr<Batch>>> idle_;    // by op
-  size_t num_noted_ = 0;      // batches
-  size_t bytes_in_ring_ = 0;  // that noted copies read
+  size_t num_noted_ = 0;                                     // batches
+  size_t bytes_in_ring_ = 0;                                 // that noted copies read
   std::vector<uint64_t> bitmap_;
 };
 

@@ -1,4 +1,6 @@
 // Numbers for the host, element-wise kernels and the updates of error-feedback memories.
+#include <utility>
+
 #include "core/base/status.h"
 #include "core/kernels/device_queue_cuda.h"
 #include "core/kernels/elementwise_device.h"
@@ -70,15 +72,15 @@ void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> o
   Flush();
   if (x.empty()) return;
   // A flush of its own, whatever row this is in.
-  const size_t place = place_;
-  {
-    Together together_on(this);
-    for (const TensorView& tensor : x) {
-      TW_CHECK(IsFloating(tensor.dtype));
-      together_on.Next();
-      Put<SquaresOp>(Reducing(tensor));
-    }
+  const size_t place = std::exchange(place_, 0);
+  BeginTogether();
+  for (const TensorView& tensor : x) {
+    TW_CHECK(IsFloating(tensor.dtype));
+    Next();
+    Put<SquaresOp>(Reducing(tensor));
   }
+  rows_.pop_back();
+  Flush();
   place_ = place;
   CopyOut(out.data(), scratch_.AtLeast(0), out.size_bytes());
 }
@@ -87,6 +89,9 @@ void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> o
 
 void CudaQueue::AddFromBytes(std::span<float> a, float s, const uint8_t* b) {
   Put<Kernel<device::AddInPlace>>(Adding(a, s, b));
+}
+void CudaQueue::AddInPlace(std::span<float> a, float s, std::span<const float> b) {
+  Put<Kernel<device::AddInPlace>>(Adding(a, s, b.data()));
 }
 void CudaQueue::MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) {
   Put<Kernel<device::MoveOut>>(Moving(buffer, addend, s, to));
@@ -124,6 +129,18 @@ void CudaQueue::CastResidualHalf(std::span<float> buffer, const float* addend, f
   TW_CHECK_EQ(buffer.size(), to.size());
   Put<Kernel<device::CastResidualHalf>>(Moving(buffer, addend, s, to.data()), {pre, post});
 }
+void CudaQueue::AddBytes(std::span<uint8_t> a, std::span<const uint8_t> b) {
+  TW_CHECK_EQ(a.size(), b.size());
+  Put<Kernel<device::AddBytes>>({a.data(), b.data(), static_cast<int64_t>(a.size())});
+}
+void CudaQueue::TakeLarger(std::span<float> a, std::span<const float> b) {
+  TW_CHECK_EQ(a.size(), b.size());
+  Put<Kernel<device::TakeLarger>>(Adding(a, 1.0f, b.data()));
+}
+void CudaQueue::ZeroWhere(std::span<float> a, std::span<const float> b) {
+  TW_CHECK_EQ(a.size(), b.size());
+  Put<Kernel<device::ZeroWhere>>(Adding(a, 1.0f, b.data()));
+}
 
 // ---- feedback.h ----
 
@@ -139,8 +156,8 @@ void CudaQueue::DampedAdvance(std::span<float> estimate, std::span<float> mean, 
   segment.numel = static_cast<int64_t>(mean.size());
   Put<Kernel<device::DampedAdvance<float>>>(segment, {alpha});
 }
-void CudaQueue::ErrorMessage(std::span<float> g, std::span<const float> h,
-                             std::span<const float> e, float eta) {
+void CudaQueue::ErrorMessage(std::span<float> g, std::span<const float> h, std::span<const float> e,
+                             float eta) {
   Feedback segment;
   segment.g = g.data(), segment.h = h.data(), segment.e = const_cast<float*>(e.data());
   segment.numel = static_cast<int64_t>(g.size());

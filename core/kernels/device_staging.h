@@ -43,7 +43,8 @@ class StagingRing {
     uint8_t* host = nullptr;
     uint8_t* device = nullptr;
   };
-  // A piece that may be copied from until the next call. Grows when the piece is larger than a part.
+  // A piece that may be copied from until the next call. Grows when the piece is larger than a
+  // part.
   Piece Take(size_t bytes);
   size_t part_bytes() const { return part_bytes_; }
   // Frees what growing has left; waits where there is something. Kernels that read pieces of before
@@ -63,7 +64,7 @@ class StagingRing {
   CudaErrors& errors_;
   Memory now_;
   std::vector<Memory> old_;
-  std::array<cudaEvent_t, kParts> left_{};  // recorded when the ring went on from a part
+  std::array<cudaEvent_t, kParts> left_{};       // recorded when the ring went on from a part
   size_t part_bytes_ = 0, part_ = 0, used_ = 0;  // used_: of the part
 };
 
