@@ -120,7 +120,7 @@ class DeviceKernels : public DeviceQueue {
   virtual void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank,
                               std::span<double> scratch) = 0;
   virtual void UnitRows(const float* from, int64_t rows, int64_t cols, uint64_t key, float* to) = 0;
-  virtual void DrawUniform(std::span<float> x, uint64_t key) = 0;
+  virtual void DrawUniform(std::span<float> x, uint64_t key, uint64_t first) = 0;
   virtual void TransposeScaled(const float* from, int64_t rows, int64_t cols, float factor,
                                float* to) = 0;
 

@@ -51,6 +51,7 @@ void UnitRows(Table<UnitRowsSegment> table, Stream stream);
 struct DrawSegment {
   float* out = nullptr;
   uint64_t key = 0;  // of this step
+  uint64_t first = 0;
   int64_t numel = 0;
   int64_t first_tile = 0;
 };
