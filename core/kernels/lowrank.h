@@ -42,8 +42,8 @@ void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank, std::span<do
 // CentredUniform of numbers k * cols + j of the stream, then divided by its length. The same bits
 // on every SIMD target. `to` may be `from`.
 void UnitRows(const float* from, int64_t rows, int64_t cols, uint64_t key, float* to);
-// x[i] = CentredUniform of number i of the stream.
-void DrawUniform(std::span<float> x, uint64_t key);
+// x[i] = CentredUniform of number first + i of the stream.
+void DrawUniform(std::span<float> x, uint64_t key, uint64_t first);
 // to[j][i] = factor * from[i][j]; from [rows, cols], to [cols, rows].
 void TransposeScaled(const float* from, int64_t rows, int64_t cols, float factor, float* to);
 
