@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/float16.h"
 #include "hwy/highway.h"
 
@@ -149,6 +150,33 @@ void ScaleT(float* a, float s, size_t n) {
   for (; i < n; ++i) a[i] *= s;
 }
 
+void AddBytesT(uint8_t* HWY_RESTRICT a, const uint8_t* HWY_RESTRICT b, size_t n) {
+  const hn::ScalableTag<uint8_t> d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    hn::StoreU(hn::Add(hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = static_cast<uint8_t>(a[i] + b[i]);
+}
+void TakeLargerT(float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+  const F d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
+    hn::StoreU(hn::IfThenElse(hn::Lt(x, y), y, x), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = a[i] < b[i] ? b[i] : a[i];
+}
+void ZeroWhereT(float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+  const F d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto keep = hn::Eq(hn::LoadU(d, b + i), hn::Zero(d));
+    hn::StoreU(hn::IfThenElseZero(keep, hn::LoadU(d, a + i)), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = b[i] == 0 ? a[i] : 0;
+}
+
 template <class Type>
 void AddFrom(float* HWY_RESTRICT a, float s, const uint16_t* HWY_RESTRICT b, size_t n) {
   const F d;
@@ -228,6 +256,9 @@ namespace tw::kernels {
 HWY_EXPORT(AddFromBytesT);
 HWY_EXPORT(MoveOutT);
 HWY_EXPORT(ScaleT);
+HWY_EXPORT(AddBytesT);
+HWY_EXPORT(TakeLargerT);
+HWY_EXPORT(ZeroWhereT);
 HWY_EXPORT(AddFromBf16T);
 HWY_EXPORT(AddFromHalfT);
 HWY_EXPORT(FromBf16T);
@@ -243,6 +274,21 @@ void AddInPlace(std::span<float> a, float s, std::span<const float> b) {
 }
 void AddFromBytes(std::span<float> a, float s, const uint8_t* b) {
   HWY_DYNAMIC_DISPATCH(AddFromBytesT)(a.data(), s, b, a.size());
+}
+void AddBytes(std::span<uint8_t> a, std::span<const uint8_t> b) {
+  if (DeviceKernels* device = OnDevice()) return device->AddBytes(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(AddBytesT)(a.data(), b.data(), a.size());
+}
+void TakeLarger(std::span<float> a, std::span<const float> b) {
+  if (DeviceKernels* device = OnDevice()) return device->TakeLarger(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(TakeLargerT)(a.data(), b.data(), a.size());
+}
+void ZeroWhere(std::span<float> a, std::span<const float> b) {
+  if (DeviceKernels* device = OnDevice()) return device->ZeroWhere(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(ZeroWhereT)(a.data(), b.data(), a.size());
 }
 void MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) {
   HWY_DYNAMIC_DISPATCH(MoveOutT)(buffer.data(), addend, s, to, buffer.size());
