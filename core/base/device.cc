@@ -14,15 +14,15 @@ DeviceQueue* CurrentQueue() { return current; }
 DeviceScope::DeviceScope(DeviceQueue* queue) : before_(std::exchange(current, queue)) {}
 DeviceScope::~DeviceScope() { current = before_; }
 
-DeviceBuffer::DeviceBuffer(DeviceMemory* memory, size_t bytes)
+DeviceBlock::DeviceBlock(DeviceMemory* memory, size_t bytes)
     : memory_(memory), data_(memory->Allocate(bytes)), size_(bytes) {}
-DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
+DeviceBlock& DeviceBlock::operator=(DeviceBlock&& other) noexcept {
   std::swap(memory_, other.memory_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
 }
-DeviceBuffer::~DeviceBuffer() {
+DeviceBlock::~DeviceBlock() {
   if (data_) memory_->Free(data_);
 }
 

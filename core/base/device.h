@@ -72,13 +72,13 @@ class DeviceQueue {
 };
 
 // Memory of a device that is freed with the object.
-class DeviceBuffer {
+class DeviceBlock {
  public:
-  DeviceBuffer() = default;
-  DeviceBuffer(DeviceMemory* memory, size_t bytes);
-  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
-  ~DeviceBuffer();
+  DeviceBlock() = default;
+  DeviceBlock(DeviceMemory* memory, size_t bytes);
+  DeviceBlock(DeviceBlock&& other) noexcept { *this = std::move(other); }
+  DeviceBlock& operator=(DeviceBlock&& other) noexcept;
+  ~DeviceBlock();
   uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
 

@@ -62,7 +62,7 @@ void StateBag::Place(Cell& cell, StatePlace place) {
   const void* const filled = slot.view.data;
   if (place == StatePlace::kTensors && memory_) {
     if (slot.on_device) return;
-    cell.device_storage = DeviceBuffer(memory_, bytes);
+    cell.device_storage = DeviceBlock(memory_, bytes);
     slot.view.data = cell.device_storage.data();
     slot.on_device = true;
     filled ? PutBytes(slot.view.data, filled, bytes) : ZeroBytes(slot.view.data, bytes);
@@ -139,7 +139,7 @@ void StateBag::Touch(const std::string& name) {
   if (cell.touched || cell.made_in_journal) return;
   const size_t bytes = static_cast<size_t>(cell.slot.view.bytes());
   if (cell.slot.on_device) {
-    if (!cell.device_journal.data()) cell.device_journal = DeviceBuffer(memory_, bytes);
+    if (!cell.device_journal.data()) cell.device_journal = DeviceBlock(memory_, bytes);
     CopyBytes(cell.device_journal.data(), cell.slot.view.data, bytes);
   } else {
     std::memcpy(cell.journal.Reserve(bytes), cell.slot.view.data, bytes);

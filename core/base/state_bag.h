@@ -92,7 +92,7 @@ class StateBag {
   struct Cell {
     StateSlot slot;
     AlignedBuffer storage, journal;
-    DeviceBuffer device_storage, device_journal;
+    DeviceBlock device_storage, device_journal;
     bool touched = false;
     bool made_in_journal = false;
     bool restored = false;  // its owner has not asked for it yet

@@ -49,7 +49,7 @@ uint8_t* Workspace::OnDevice(int slot, size_t bytes) {
 size_t Workspace::bytes() const {
   size_t total = 0;
   for (const auto& [slot, arena] : arenas_) {
-    for (const DeviceBuffer& piece : arena.pieces) total += piece.size();
+    for (const DeviceBlock& piece : arena.pieces) total += piece.size();
   }
   for (const auto& [slot, buffer] : slots_) total += buffer.capacity();
   return total;

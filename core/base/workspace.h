@@ -52,7 +52,7 @@ class Workspace {
   // One slot's memory on a device. What was given since the last launch lies in pieces, one behind
   // the other; a slot that needed several gets one large enough the next time.
   struct Arena {
-    std::vector<DeviceBuffer> pieces;
+    std::vector<DeviceBlock> pieces;
     size_t used = 0;  // of the last piece
     size_t given = 0;
     uint64_t launches = 0;
