@@ -22,6 +22,7 @@ uint8_t* AlignedBuffer::Reserve(size_t bytes) {
 size_t Workspace::bytes() const {
   size_t total = 0;
   for (const auto& [slot, buffer] : slots_) total += buffer.capacity();
+  for (const auto& [slot, buffer] : host_slots_) total += buffer.capacity();
   return total;
 }
 

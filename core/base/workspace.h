@@ -31,10 +31,16 @@ class Workspace {
   std::span<T> Get(int slot, size_t count) {
     return {reinterpret_cast<T*>(slots_[slot].Reserve(count * sizeof(T))), count};
   }
+  // The same in the host's memory, wherever Get's is: lengths, counts, lists. Slots are apart from
+  // those of Get.
+  template <class T>
+  std::span<T> GetHost(int slot, size_t count) {
+    return {reinterpret_cast<T*>(host_slots_[slot].Reserve(count * sizeof(T))), count};
+  }
   size_t bytes() const;
 
  private:
-  std::map<int, AlignedBuffer> slots_;
+  std::map<int, AlignedBuffer> slots_, host_slots_;
 };
 
 // Slots with an owner. Codecs use kCodec0...; nobody else may.
