@@ -52,6 +52,7 @@ size_t Workspace::bytes() const {
     for (const DeviceBlock& piece : arena.pieces) total += piece.size();
   }
   for (const auto& [slot, buffer] : slots_) total += buffer.capacity();
+  for (const auto& [slot, buffer] : host_slots_) total += buffer.capacity();
   return total;
 }
 

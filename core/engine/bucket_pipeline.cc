@@ -202,7 +202,7 @@ Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> para
 // takes its share while the own bodies are still there (a sum overwrites them).
 Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send) {
   ScopedTimer timer(&times_.encode_ms, SpansOf(SpanKind::kEncode, flight.bucket));
-  const int64_t header = group.exchange->header_bytes();
+  const int64_t header = group.exchange->header_bytes(*comm_);
   int64_t capacity = 0;
   for (int i : group.items) {
     const Item& item = flight.items[static_cast<size_t>(i)];
