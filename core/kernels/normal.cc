@@ -1,5 +1,7 @@
 #include "core/kernels/normal.h"
 
+#include "core/kernels/device_kernels.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/normal.cc"
 #include "hwy/foreach_target.h"
@@ -133,6 +135,9 @@ HWY_EXPORT(FillBlocks);
 
 void FillNormal(uint64_t key, uint64_t first_block, int64_t num_blocks, float scale, float* out,
                 int64_t stride) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->FillNormal(key, first_block, num_blocks, scale, out, stride);
+  }
   HWY_DYNAMIC_DISPATCH(FillBlocks)(key, first_block, num_blocks, scale, out, stride);
 }
 
