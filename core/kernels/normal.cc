@@ -4,6 +4,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/normal.cc"
+#include "core/kernels/device_kernels.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
