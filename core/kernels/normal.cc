@@ -1,7 +1,5 @@
 #include "core/kernels/normal.h"
 
-#include "core/kernels/device_kernels.h"
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/normal.cc"
 #include "core/kernels/device_kernels.h"
