@@ -17,23 +17,22 @@
 // and k codes 2*q + (x < 0) of value_bits bits. Its size depends on numel only. No state. Left out:
 // entropy coding of the indices.
 
-#include <bit>
-#include <cmath>
 #include <limits>
 
 #include "compressors/keep_count.h"
-#include "compressors/value_grid.h"
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/index_pack.h"
 #include "core/kernels/topk.h"
+#include "core/kernels/value_grid.h"
 
 namespace tw {
 namespace {
 
 using kernels::IndexBits;
 using kernels::IndexReader;
-using kernels::IndexWriter;
 using kernels::PackedIndexBytes;
+using kernels::ValueGrid;
 
 struct ChunkedTopKConfig {
   double ratio = 0.01;
@@ -85,19 +84,28 @@ class ChunkedTopK : public Compressor {
     const size_t d = message.buffer.size();
     TW_CHECK_GE(body.size(), BodyBytes(d));
     const ChunkShape longest = Shape(static_cast<int64_t>(std::min(Chunk(), d)));
+    // One chunk after the other in the same scratch; a device takes them together, each in its own.
+    const bool together = kernels::OnDevice() != nullptr;
+    const size_t room =
+        together ? longest.kept : kernels::TopKScratch(longest.length, longest.kept);
     const auto scratch = context.scratch->Get<kernels::IndexedValue>(
-        kScratchCodec0, kernels::TopKScratch(longest.length, longest.kept));
+        kScratchCodec0, together ? room * ((d + Chunk() - 1) / Chunk()) : room);
     float near = 0;  // the smallest magnitude sent of the chunk before
     uint8_t* to = body.data();
+    Together chunks;
     for (size_t at = 0; at < d; at += Chunk()) {
+      chunks.Next();
       const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
       const MessageView part{message.buffer.subspan(at, shape.length),
                              message.addend ? message.addend + at : nullptr, message.scale};
-      const auto taken = kernels::TakeTopKNear(part, shape.kept, scratch, &near);
-      IndexWriter indices(to, shape.index_bits);
-      for (const auto e : taken) indices.Put(kernels::IndexOf(e));
-      indices.Finish();
-      WriteValues(taken, part.buffer, to + shape.index_bytes);
+      const auto taken = kernels::TakeTopKNear(
+          part, shape.kept, scratch.subspan(together ? at / Chunk() * room : 0, room), &near);
+      if (exact()) {
+        kernels::PackEntries(taken, shape.index_bits, to, to + shape.index_bytes);
+      } else {
+        kernels::PackEntriesOnGrids(taken, part.buffer, shape.index_bits, to, value_bits(),
+                                    shape.kept, to + shape.index_bytes);
+      }
       to += shape.bytes();
     }
     return static_cast<int64_t>(to - body.data());
@@ -106,7 +114,21 @@ class ChunkedTopK : public Compressor {
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
                    std::span<float> out) const override {
     TW_RETURN_IF_ERROR(Check(body, out.size()));
-    ForEach(body, out.size(), [&](size_t index, float value) { out[index] += scale * value; });
+    Together chunks;
+    for (size_t at = 0; at < out.size(); at += Chunk()) {
+      chunks.Next();
+      const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), out.size() - at)));
+      const std::span<float> chunk = out.subspan(at, shape.length);
+      const ByteSpan indices = body.first(shape.index_bytes);
+      const uint8_t* values = body.data() + shape.index_bytes;
+      if (exact()) {
+        kernels::AddAtIndices(chunk, scale, indices, shape.index_bits, shape.kept, values);
+      } else {
+        kernels::AddAtIndicesFromGrids(chunk, scale, indices, shape.index_bits, shape.kept,
+                                       value_bits(), shape.kept, values);
+      }
+      body = body.subspan(shape.bytes());
+    }
     return OkStatus();
   }
 
@@ -128,8 +150,6 @@ class ChunkedTopK : public Compressor {
   }
 
  private:
-  static constexpr size_t kGridBytes = ValueGrid::kBytes;
-
   struct ChunkShape {
     size_t length = 0, kept = 0;
     int index_bits = 0;
@@ -152,7 +172,7 @@ class ChunkedTopK : public Compressor {
   }
   bool exact() const { return config_.value_bits == 32; }
   int value_bits() const { return static_cast<int>(config_.value_bits); }
-  uint32_t top() const { return (1u << (value_bits() - 1)) - 1; }
+  uint32_t top() const { return ValueGrid::Top(value_bits()); }
   size_t Chunk() const { return static_cast<size_t>(config_.chunk); }
 
   ChunkShape Shape(int64_t length) const {
@@ -162,7 +182,7 @@ class ChunkedTopK : public Compressor {
     shape.index_bits = IndexBits(shape.length);
     shape.index_bytes = PackedIndexBytes(shape.kept, shape.index_bits);
     shape.value_bytes = exact() ? shape.kept * sizeof(float)
-                                : kGridBytes + PackedIndexBytes(shape.kept, value_bits());
+                                : kernels::GridBytes(shape.kept, shape.kept, value_bits());
     return shape;
   }
   size_t BodyBytes(size_t d) const {
@@ -175,28 +195,6 @@ class ChunkedTopK : public Compressor {
     const double fraction = kept / static_cast<double>(shape.length);
     if (exact()) return fraction;
     return fraction * ValueGrid::Kept(top(), kept);
-  }
-
-  // Of the elements that were taken out of `chunk`; puts back what their codes lose.
-  void WriteValues(std::span<const kernels::IndexedValue> taken, std::span<float> chunk,
-                   uint8_t* to) const {
-    if (exact()) {
-      for (const auto e : taken) {
-        StoreLE(to, kernels::ValueBitsOf(e));
-        to += sizeof(float);
-      }
-      return;
-    }
-    const ValueGrid grid = ValueGrid::Of(taken, top());
-    grid.Store(to);
-    IndexWriter codes(to + kGridBytes, value_bits());
-    for (const auto e : taken) {
-      const float x = std::bit_cast<float>(kernels::ValueBitsOf(e));
-      const uint32_t code = grid.Code(x);
-      codes.Put(code);
-      chunk[kernels::IndexOf(e)] = x - grid.Value(code);
-    }
-    codes.Finish();
   }
 
   // take(index, value) for each element of a checked body.
@@ -212,7 +210,7 @@ class ChunkedTopK : public Compressor {
         }
       } else {
         const ValueGrid grid = ValueGrid::Load(values, top());
-        IndexReader codes(values.subspan(kGridBytes), value_bits());
+        IndexReader codes(values.subspan(ValueGrid::kBytes), value_bits());
         for (size_t j = 0; j < shape.kept; ++j) {
           take(at + indices.Next(), grid.Value(codes.Next()));
         }
@@ -227,6 +225,7 @@ class ChunkedTopK : public Compressor {
       return DataLoss("chunked_topk: body of " + std::to_string(body.size()) + " bytes, expected " +
                       std::to_string(BodyBytes(d)));
     }
+    if (kernels::OnDevice()) return OkStatus();
     for (size_t at = 0; at < d; at += Chunk()) {
       const ChunkShape shape = Shape(static_cast<int64_t>(std::min(Chunk(), d - at)));
       if (!kernels::AscendingBelow(body.first(shape.index_bytes), shape.index_bits, shape.kept,
@@ -241,7 +240,8 @@ class ChunkedTopK : public Compressor {
   }
   Status CheckCodes(ByteSpan values, const ChunkShape& shape, size_t at) const {
     const ValueGrid grid = ValueGrid::Load(values, top());
-    IndexReader codes(values.subspan(kGridBytes, shape.value_bytes - kGridBytes), value_bits());
+    IndexReader codes(values.subspan(ValueGrid::kBytes, shape.value_bytes - ValueGrid::kBytes),
+                      value_bits());
     for (size_t j = 0; j < shape.kept; ++j) codes.Next();
     if (grid.valid() && codes.PaddingIsZero()) {
       return OkStatus();

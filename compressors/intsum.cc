@@ -19,10 +19,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/elementwise.h"
 #include "core/kernels/shared_scale.h"
 
@@ -43,9 +43,10 @@ struct IntSumConfig {
 
 constexpr int kMostCode = 127;  // of a sum
 
-// Elements [begin, begin + numel) and codes [first_code, first_code + codes).
-struct Block {
-  size_t index = 0, begin = 0, numel = 0, first_code = 0, codes = 0;
+// Whole blocks: elements [begin, begin + numel), codes [begin, begin + codes), scales [first_block,
+// first_block + blocks).
+struct Piece {
+  size_t begin = 0, numel = 0, codes = 0, first_block = 0, blocks = 0;
 };
 
 class IntSum : public Compressor {
@@ -73,10 +74,13 @@ class IntSum : public Compressor {
       if (message.addend) {
         kernels::AddInPlace(message.buffer, message.scale, {message.addend, d});
       }
-      ForEachBlock(d, [&](const Block& b) {
-        const auto y = Rotated(message.buffer, b, context);
-        StoreLE(body.data() + b.index * sizeof(float), kernels::LargestMagnitude(y));
+      // Bodies lie at any address.
+      const auto scales = context.scratch->Get<float>(kScratchCodec3, NumBlocks(d));
+      ForEachPiece(d, [&](const Piece& p) {
+        kernels::LargestOfBlocks(Rotated(message.buffer, p, context), config_.block,
+                                 scales.subspan(p.first_block, p.blocks));
       });
+      CopyBytes(body.data(), scales.data(), scales.size_bytes());
       return static_cast<int64_t>(ScaleBytes(d));
     }
     const int levels = Levels(context);
@@ -86,19 +90,15 @@ class IntSum : public Compressor {
     }
     if (reduced.size() != ScaleBytes(d)) return DataLoss("intsum: scales of the wrong length");
     const std::span<float> scales = Scales(d, context);
-    if (d > 0) std::memcpy(scales.data(), reduced.data(), reduced.size());
-    for (const float s : scales) {
-      if (!(s >= 0 && std::isfinite(s))) return DataLoss("intsum: a scale is not a finite number");
-    }
+    CopyBytes(scales.data(), reduced.data(), reduced.size());
+    TW_RETURN_IF_ERROR(CheckScales(scales));
     const uint64_t key = context.OwnStream().key;
-    ForEachBlock(d, [&](const Block& b) {
-      const float scale = scales[b.index], step = kernels::LevelStep(scale, levels);
-      const auto y = Rotated(message.buffer, b, context);
-      const auto codes = context.scratch->Get<int16_t>(kScratchCodec1, b.codes);
-      kernels::RoundToLevels(y, scale, levels, key, b.first_code, codes);
-      Store(codes, body.data() + b.first_code);
-      const auto value = Values(codes, step, b, context);
-      for (size_t i = 0; i < b.numel; ++i) message.buffer[b.begin + i] -= value[i];
+    ForEachPiece(d, [&](const Piece& p) {
+      const std::span<int8_t> codes(reinterpret_cast<int8_t*>(body.data()) + p.begin, p.codes);
+      kernels::RoundToCodes(Rotated(message.buffer, p, context), config_.block,
+                            scales.subspan(p.first_block, p.blocks), levels, key, p.begin, codes);
+      kernels::AddInPlace(message.buffer.subspan(p.begin, p.numel), -1.0f,
+                          Values(codes, scales, levels, p, context));
     });
     return static_cast<int64_t>(CodeBytes(d));
   }
@@ -112,11 +112,11 @@ class IntSum : public Compressor {
     }
     const std::span<const float> scales = Scales(d, context);
     const int levels = std::max(1, Levels(context));
-    ForEachBlock(d, [&](const Block& b) {
-      const auto codes = context.scratch->Get<int16_t>(kScratchCodec1, b.codes);
-      Load(body.data() + b.first_code, codes);
-      const auto value = Values(codes, kernels::LevelStep(scales[b.index], levels), b, context);
-      kernels::AddInPlace(out.subspan(b.begin, b.numel), scale, value.first(b.numel));
+    ForEachPiece(d, [&](const Piece& p) {
+      const std::span<const int8_t> codes(reinterpret_cast<const int8_t*>(body.data()) + p.begin,
+                                          p.codes);
+      kernels::AddInPlace(out.subspan(p.begin, p.numel), scale,
+                          Values(codes, scales, levels, p, context));
     });
     return OkStatus();
   }
@@ -142,15 +142,28 @@ class IntSum : public Compressor {
     return d - tail + (tail ? CodesOf(tail) : 0);
   }
 
+  // A block at a time, which stays in cache; on a device all of them.
   template <class F>
-  void ForEachBlock(size_t d, F&& f) const {
-    Block b;
-    for (; b.begin < d; b.begin += BlockSize(), ++b.index) {
-      b.numel = std::min(BlockSize(), d - b.begin);
-      b.first_code = b.begin;
-      b.codes = CodesOf(b.numel);
-      f(b);
+  void ForEachPiece(size_t d, F&& f) const {
+    const size_t most = kernels::OnDevice() ? d : BlockSize();
+    Piece p;
+    for (; p.begin < d; p.begin += most, ++p.first_block) {
+      p.numel = std::min(most, d - p.begin);
+      p.codes = CodeBytes(p.numel);
+      p.blocks = NumBlocks(p.numel);
+      f(p);
     }
+  }
+
+  static Status CheckScales(std::span<float> scales) {
+    if (kernels::DeviceKernels* device = kernels::OnDevice()) {
+      device->CheckFinite(ViewOf(scales));
+      return OkStatus();
+    }
+    for (const float s : scales) {
+      if (!(s >= 0 && std::isfinite(s))) return DataLoss("intsum: a scale is not a finite number");
+    }
+    return OkStatus();
   }
 
   std::span<float> Scales(size_t d, const CodecContext& context) const {
@@ -159,32 +172,28 @@ class IntSum : public Compressor {
     return slot.f32();
   }
 
-  // The block as it is rounded.
-  std::span<const float> Rotated(std::span<const float> x, const Block& b,
+  // The blocks as they are rounded.
+  std::span<const float> Rotated(std::span<const float> x, const Piece& p,
                                  const CodecContext& context) const {
-    const auto own = x.subspan(b.begin, b.numel);
+    const auto own = x.subspan(p.begin, p.numel);
     if (!config_.rotate) return own;
-    const auto y = context.scratch->Get<float>(kScratchCodec0, b.codes);
-    std::copy(own.begin(), own.end(), y.begin());
-    std::fill(y.begin() + static_cast<ptrdiff_t>(b.numel), y.end(), 0.0f);
-    kernels::Rotate(y, context.SharedStream().key, b.first_code);
+    const auto y = context.scratch->Get<float>(kScratchCodec0, p.codes);
+    CopyBytes(y.data(), own.data(), own.size_bytes());
+    ZeroBytes(y.data() + p.numel, (p.codes - p.numel) * sizeof(float));
+    kernels::RotateBlocks(y, config_.block, context.SharedStream().key, p.begin);
     return y;
   }
 
-  // What the codes of a block stand for.
-  std::span<const float> Values(std::span<const int16_t> codes, float step, const Block& b,
-                                const CodecContext& context) const {
-    const auto value = context.scratch->Get<float>(kScratchCodec2, b.codes);
-    for (size_t i = 0; i < b.codes; ++i) value[i] = step * static_cast<float>(codes[i]);
-    if (config_.rotate) kernels::RotateBack(value, context.SharedStream().key, b.first_code);
-    return value;
-  }
-
-  static void Store(std::span<const int16_t> codes, uint8_t* to) {
-    for (size_t i = 0; i < codes.size(); ++i) to[i] = static_cast<uint8_t>(codes[i]);
-  }
-  static void Load(const uint8_t* from, std::span<int16_t> codes) {
-    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<int8_t>(from[i]);
+  // What the codes stand for, without the padding's.
+  std::span<const float> Values(std::span<const int8_t> codes, std::span<const float> scales,
+                                int levels, const Piece& p, const CodecContext& context) const {
+    const auto value = context.scratch->Get<float>(kScratchCodec2, p.codes);
+    kernels::ValuesOfCodes(codes, config_.block, scales.subspan(p.first_block, p.blocks), levels,
+                           value);
+    if (config_.rotate) {
+      kernels::RotateBlocksBack(value, config_.block, context.SharedStream().key, p.begin);
+    }
+    return value.first(p.numel);
   }
 
   IntSumConfig config_;

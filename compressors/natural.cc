@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/natural.h"
 
 namespace tw {
@@ -40,7 +41,9 @@ class Natural : public Compressor {
   }
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext& /*context*/,
                    std::span<float> out) const override {
-    TW_RETURN_IF_ERROR(kernels::CheckNatural(body, static_cast<int64_t>(out.size())));
+    if (!kernels::OnDevice()) {
+      TW_RETURN_IF_ERROR(kernels::CheckNatural(body, static_cast<int64_t>(out.size())));
+    }
     kernels::NaturalDecodeAdd(body.data(), scale, out);
     return OkStatus();
   }

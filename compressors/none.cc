@@ -12,6 +12,7 @@
 
 #include "core/api/compressor.h"
 #include "core/api/convert.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/elementwise.h"
 
 namespace tw {
@@ -62,6 +63,9 @@ class None : public Compressor {
                               const CodecContext& context, MutableByteSpan body) const override {
     if (message.buffer.dtype != context.spec->dtype) {
       message.Materialize();
+      if (kernels::OnDevice()) {
+        return EncodeRoundedOnDevice(message.buffer, context.spec->dtype, *context.scratch, body);
+      }
       return EncodeRounded(message.buffer, context.spec->dtype, body);
     }
     if (message.buffer.dtype == DType::kF32) {
@@ -70,7 +74,7 @@ class None : public Compressor {
     message.Materialize();
     const int64_t size = message.buffer.bytes();
     TW_CHECK_GE(static_cast<int64_t>(body.size()), size);
-    if (size) std::memcpy(body.data(), message.buffer.data, static_cast<size_t>(size));
+    CopyBytes(body.data(), message.buffer.data, static_cast<size_t>(size));
     FillZero(message.buffer);
     return size;
   }
@@ -104,6 +108,22 @@ class None : public Compressor {
       AddScaled(exact, rounded, -1.0f);
       std::memcpy(body.data() + at * item, storage, static_cast<size_t>(n * item));
     }
+    return size;
+  }
+  // The same of an fp32 message at once, through scratch.
+  static StatusOr<int64_t> EncodeRoundedOnDevice(TensorView message, DType dtype,
+                                                 Workspace& scratch, MutableByteSpan body) {
+    const int64_t size = message.numel * DTypeBytes(dtype);
+    TW_CHECK_GE(static_cast<int64_t>(body.size()), size);
+    const size_t n = static_cast<size_t>(message.numel);
+    const auto wide = scratch.Get<float>(kScratchCodec0, n);
+    const TensorView rounded{scratch.Get<uint8_t>(kScratchCodec1, static_cast<size_t>(size)).data(),
+                             dtype, message.numel};
+    ZeroBytes(wide.data(), wide.size_bytes());
+    kernels::AddInPlace(wide, 1.0f, message.f32());  // -0 becomes 0, as on the host
+    ConvertFromFp32(wide, rounded);
+    AddScaled(message, rounded, -1.0f);
+    CopyBytes(body.data(), rounded.data, static_cast<size_t>(size));
     return size;
   }
 };

@@ -11,11 +11,13 @@
 #include <limits>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/signs.h"
 
 namespace tw {
 namespace {
 
+constexpr auto kMeans = kernels::SignMeans::kEach;
 constexpr size_t kBitsAt = 2 * sizeof(float);
 
 class OneBit : public Compressor {
@@ -41,12 +43,7 @@ class OneBit : public Compressor {
     const size_t d = message.buffer.size();
     if (d == 0) return 0;
     TW_CHECK_GE(body.size(), BodyBytes(d));
-    const kernels::SignSums sums = kernels::PackSigns(message, body.data() + kBitsAt);
-    const float plus = Mean(sums.positive, d - sums.num_negative);
-    const float minus = -Mean(sums.negative, sums.num_negative);
-    StoreLE(body.data(), plus);
-    StoreLE(body.data() + sizeof(float), minus);
-    kernels::SubtractBySign(message.buffer, plus, minus);
+    kernels::EncodeSigns(message, kMeans, body.data(), body.data() + kBitsAt);
     return static_cast<int64_t>(BodyBytes(d));
   }
 
@@ -57,24 +54,24 @@ class OneBit : public Compressor {
                       std::to_string(BodyBytes(out.size())));
     }
     if (out.empty()) return OkStatus();
-    const float plus = LoadLE<float>(body.data());
-    const float minus = LoadLE<float>(body.data() + sizeof(float));
-    const ByteSpan bits = body.subspan(kBitsAt);
-    if (!std::isfinite(plus) || !std::isfinite(minus) || plus < 0 || minus > 0) {
-      return DataLoss("onebit: means are not finite numbers of their sign");
-    }
-    if (!kernels::SignPaddingIsZero(bits, out.size())) {
-      return DataLoss("onebit: bits in the padding");
-    }
-    kernels::AddBySign(out, scale * plus, scale * minus, bits);
+    if (!kernels::OnDevice()) TW_RETURN_IF_ERROR(Check(body, out.size()));
+    kernels::DecodeSignsAdd(out, scale, kMeans, body.data(), body.data() + kBitsAt);
     return OkStatus();
   }
 
  private:
-  static size_t BodyBytes(size_t d) { return d ? kBitsAt + kernels::SignBytes(d) : 0; }
-  static float Mean(double sum, size_t count) {
-    return count ? static_cast<float>(sum / static_cast<double>(count)) : 0.0f;
+  static Status Check(ByteSpan body, size_t d) {
+    const float plus = LoadLE<float>(body.data());
+    const float minus = LoadLE<float>(body.data() + sizeof(float));
+    if (!std::isfinite(plus) || !std::isfinite(minus) || plus < 0 || minus > 0) {
+      return DataLoss("onebit: means are not finite numbers of their sign");
+    }
+    if (!kernels::SignPaddingIsZero(body.subspan(kBitsAt), d)) {
+      return DataLoss("onebit: bits in the padding");
+    }
+    return OkStatus();
   }
+  static size_t BodyBytes(size_t d) { return d ? kBitsAt + kernels::SignBytes(d) : 0; }
 };
 
 TW_REGISTER(Compressor, onebit, /*wire_id=*/12, NoConfig, OneBit::Create,

@@ -18,14 +18,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <memory>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/eigenvalues.h"
 #include "core/kernels/lowrank.h"
-#include "core/kernels/random.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -45,7 +44,7 @@ struct PowerSgdConfig {
 std::span<const float> AsFloats(ByteSpan body, Workspace& scratch, int slot) {
   // Bodies lie at any address.
   const auto copy = scratch.Get<float>(slot, body.size() / sizeof(float));
-  std::memcpy(copy.data(), body.data(), body.size());
+  CopyBytes(copy.data(), body.data(), body.size());
   return copy;
 }
 
@@ -76,7 +75,7 @@ class PowerSgd : public Compressor {
       const std::span<float> qt = StartingQ(shape, context);
       const auto p = context.scratch->Get<float>(kScratchCodec0, shape.rows * shape.rank);
       kernels::MaterializeTimesQ(message, shape, qt.data(), p.data());
-      std::memcpy(body.data(), p.data(), static_cast<size_t>(bytes));
+      CopyBytes(body.data(), p.data(), static_cast<size_t>(bytes));
       return bytes;
     }
     const std::span<float> p = Basis(shape, context);
@@ -84,13 +83,13 @@ class PowerSgd : public Compressor {
       return DataLoss("powersgd: the sum of P has " + std::to_string(reduced.size()) +
                       " bytes, expected " + std::to_string(p.size_bytes()));
     }
-    std::memcpy(p.data(), reduced.data(), reduced.size());
+    CopyBytes(p.data(), reduced.data(), reduced.size());
     kernels::Orthonormalize(p, shape.rows, shape.rank,
                             context.scratch->Get<double>(kScratchCodec0, p.size()));
     const auto qt = context.scratch->Get<float>(kScratchCodec1, shape.rank * shape.cols);
     kernels::TransposeTimesM(message.buffer.data(), shape, p.data(), qt.data());
     kernels::OuterResidual(message.buffer.data(), shape, p.data(), qt.data());
-    std::memcpy(body.data(), qt.data(), static_cast<size_t>(bytes));
+    CopyBytes(body.data(), qt.data(), static_cast<size_t>(bytes));
     return bytes;
   }
 
@@ -105,7 +104,11 @@ class PowerSgd : public Compressor {
     }
     if (expected == 0) return OkStatus();
     const auto qt = AsFloats(body, *context.scratch, kScratchCodec1);
-    if (!kernels::AllFinite(qt)) return DataLoss("powersgd: Q is not finite");
+    if (kernels::DeviceKernels* device = kernels::OnDevice()) {
+      device->CheckFinite(ViewOf(qt));
+    } else if (!kernels::AllFinite(qt)) {
+      return DataLoss("powersgd: Q is not finite");
+    }
     kernels::OuterAdd(out.data(), shape, Basis(shape, context).data(), qt.data(), scale);
     if (context.mean && warm_start_) KeepForNextStep(qt, shape, context);
     return OkStatus();
@@ -129,7 +132,7 @@ class PowerSgd : public Compressor {
     const std::span<float> m(const_cast<float*>(message.data()), message.size());
     const auto qt = context.scratch->Get<float>(kScratchCodec1, shape.rank * shape.cols);
     const auto p = context.scratch->Get<float>(kScratchCodec0, shape.rows * shape.rank);
-    for (int64_t j = 0; j < shape.rank; ++j) DrawColumn(qt, j, shape, context);
+    kernels::UnitRows(nullptr, shape.rank, shape.cols, DrawKey(context), qt.data());
     for (int i = 0; i < kIterations; ++i) {
       kernels::MaterializeTimesQ({m, nullptr, 1.0f}, shape, qt.data(), p.data());
       kernels::Orthonormalize(p, shape.rows, shape.rank,
@@ -168,11 +171,10 @@ class PowerSgd : public Compressor {
     std::vector<float> kept(old->view.f32().begin(), old->view.f32().end());
     bag.Erase(q);
     bag.Erase(p);
-    kept.resize(static_cast<size_t>(shape.rank * shape.cols));
-    for (int64_t k = common; k < shape.rank; ++k) DrawColumn(kept, k, shape, context);
     const std::span<float> qt =
         context.state->Slot("q", {shape.rank, shape.cols}, DType::kF32, Reshard::kReplicated).f32();
-    std::copy(kept.begin(), kept.end(), qt.begin());
+    kernels::UnitRows(nullptr, shape.rank, shape.cols, DrawKey(context), qt.data());
+    std::copy_n(kept.begin(), common * shape.cols, qt.begin());
   }
 
  private:
@@ -203,40 +205,22 @@ class PowerSgd : public Compressor {
             ->Slot("q", {shape.rank, shape.cols}, DType::kF32, Reshard::kReplicated, &created)
             .f32();
     if (created || !warm_start_) {
-      for (int64_t k = 0; k < shape.rank; ++k) DrawColumn(qt, k, shape, context);
+      kernels::UnitRows(nullptr, shape.rank, shape.cols, DrawKey(context), qt.data());
     }
     return qt;
   }
-  // A random direction that all ranks agree on.
-  static void DrawColumn(std::span<float> qt, int64_t k, const kernels::LowRankShape& shape,
-                         const CodecContext& context) {
-    const RngStream stream = RngStream::Of(context.seed, RngPurpose::kFactorInit, context.step,
-                                           context.spec->id, kSharedRank);
-    const std::span<float> column = qt.subspan(k * shape.cols, shape.cols);
-    for (size_t j = 0; j < column.size(); ++j) {
-      column[j] = kernels::CentredUniform(
-          kernels::ElementBits(stream.key, static_cast<uint64_t>(k * shape.cols) + j));
-    }
-    ScaleToLengthOne(column, column);
-  }
-  // False, with nothing written, when `from` is zero.
-  static bool ScaleToLengthOne(std::span<const float> from, std::span<float> to) {
-    const double length = std::sqrt(kernels::SumOfSquares(from));
-    if (!(length > 0.0)) return false;
-    for (size_t j = 0; j < from.size(); ++j) to[j] = static_cast<float>(from[j] / length);
-    return true;
+  // Of the random directions that all ranks agree on.
+  static uint64_t DrawKey(const CodecContext& context) {
+    return RngStream::Of(context.seed, RngPurpose::kFactorInit, context.step, context.spec->id,
+                         kSharedRank)
+        .key;
   }
   // Unit columns keep P in the range of M's numbers, however small gradients become.
   static void KeepForNextStep(std::span<const float> sum, const kernels::LowRankShape& shape,
                               const CodecContext& context) {
     const std::span<float> qt =
         context.state->Slot("q", {shape.rank, shape.cols}, DType::kF32, Reshard::kReplicated).f32();
-    for (int64_t k = 0; k < shape.rank; ++k) {
-      const size_t at = static_cast<size_t>(k * shape.cols), n = static_cast<size_t>(shape.cols);
-      if (!ScaleToLengthOne(sum.subspan(at, n), qt.subspan(at, n))) {
-        DrawColumn(qt, k, shape, context);
-      }
-    }
+    kernels::UnitRows(sum.data(), shape.rank, shape.cols, DrawKey(context), qt.data());
   }
 
   int64_t rank_;

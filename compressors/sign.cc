@@ -12,11 +12,13 @@
 #include <limits>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/signs.h"
 
 namespace tw {
 namespace {
 
+constexpr auto kMeans = kernels::SignMeans::kOne;
 constexpr size_t kBitsAt = sizeof(float);
 
 class Sign : public Compressor {
@@ -42,11 +44,7 @@ class Sign : public Compressor {
     const size_t d = message.buffer.size();
     if (d == 0) return 0;
     TW_CHECK_GE(body.size(), BodyBytes(d));
-    const kernels::SignSums sums = kernels::PackSigns(message, body.data() + kBitsAt);
-    const float scale =
-        static_cast<float>((sums.positive + sums.negative) / static_cast<double>(d));
-    StoreLE(body.data(), scale);
-    kernels::SubtractBySign(message.buffer, scale, -scale);
+    kernels::EncodeSigns(message, kMeans, body.data(), body.data() + kBitsAt);
     return static_cast<int64_t>(BodyBytes(d));
   }
 
@@ -57,17 +55,22 @@ class Sign : public Compressor {
                       std::to_string(BodyBytes(out.size())));
     }
     if (out.empty()) return OkStatus();
-    const float magnitude = LoadLE<float>(body.data());
-    const ByteSpan bits = body.subspan(kBitsAt);
-    if (!std::isfinite(magnitude) || magnitude < 0) {
-      return DataLoss("sign: scale is not a finite number >= 0");
-    }
-    if (!kernels::SignPaddingIsZero(bits, out.size())) return DataLoss("sign: bits in the padding");
-    kernels::AddBySign(out, scale * magnitude, -(scale * magnitude), bits);
+    if (!kernels::OnDevice()) TW_RETURN_IF_ERROR(Check(body, out.size()));
+    kernels::DecodeSignsAdd(out, scale, kMeans, body.data(), body.data() + kBitsAt);
     return OkStatus();
   }
 
  private:
+  static Status Check(ByteSpan body, size_t d) {
+    const float magnitude = LoadLE<float>(body.data());
+    if (!std::isfinite(magnitude) || magnitude < 0) {
+      return DataLoss("sign: scale is not a finite number >= 0");
+    }
+    if (!kernels::SignPaddingIsZero(body.subspan(kBitsAt), d)) {
+      return DataLoss("sign: bits in the padding");
+    }
+    return OkStatus();
+  }
   static size_t BodyBytes(size_t d) { return d ? kBitsAt + kernels::SignBytes(d) : 0; }
 };
 

@@ -6,12 +6,14 @@
 // Body, little-endian: u32 m = |S| | m ascending indices of ceil(log2 d) bits each, least
 // significant bit first, padded with zero bits to a byte | m fp32 values in index order.
 // Where that would not be smaller than all values, u32 0xFFFFFFFF and the d fp32 values travel, and
-// the residual is zero. The size varies from step to step. No state.
+// the residual is zero. The size varies from step to step, and a device is waited for to know it.
+// No state.
 
 #include <algorithm>
 #include <limits>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/elementwise.h"
 #include "core/kernels/index_pack.h"
 #include "core/kernels/topk.h"
@@ -75,34 +77,27 @@ class Threshold : public Compressor {
     if (count + kTakeSlack > room.size()) {
       const MessageView added = {message.buffer};
       if (count > most) {
-        StoreLE(body.data(), kDense);
+        PutNumber(body.data(), kDense);
         kernels::MoveOut(added.buffer, nullptr, 1.0f, body.data() + kIndicesAt);
         return static_cast<int64_t>(kIndicesAt + d * sizeof(float));
       }
       room = context.scratch->Get<IndexedValue>(kScratchCodec0, count + kTakeSlack);
       TW_CHECK_EQ(kernels::TakeAbove(added, threshold_, room), count);
     }
-    StoreLE(body.data(), static_cast<uint32_t>(count));
-    kernels::IndexWriter indices(body.data() + kIndicesAt, IndexBits(d));
-    uint8_t* values = body.data() + kIndicesAt + PackedIndexBytes(count, IndexBits(d));
-    for (const IndexedValue e : room.first(count)) {
-      indices.Put(kernels::IndexOf(e));
-      StoreLE(values, kernels::ValueBitsOf(e));
-      values += sizeof(float);
-    }
-    indices.Finish();
+    PutNumber(body.data(), static_cast<uint32_t>(count));
+    kernels::PackEntries(room.first(count), IndexBits(d), body.data() + kIndicesAt,
+                         body.data() + kIndicesAt + PackedIndexBytes(count, IndexBits(d)));
     return static_cast<int64_t>(kIndicesAt + SparseBytes(count, d));
   }
 
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext&,
                    std::span<float> out) const override {
-    TW_RETURN_IF_ERROR(Check(body, out.size()));
+    TW_ASSIGN_OR_RETURN(const uint32_t count, CheckedCount(body, out.size()));
     if (out.empty()) return OkStatus();
-    if (LoadLE<uint32_t>(body.data()) == kDense) {
+    if (count == kDense) {
       kernels::AddFromBytes(out, scale, body.data() + kIndicesAt);
       return OkStatus();
     }
-    const uint32_t count = LoadLE<uint32_t>(body.data());
     const ByteSpan packed =
         body.subspan(kIndicesAt, PackedIndexBytes(count, IndexBits(out.size())));
     kernels::AddAtIndices(out, scale, packed, IndexBits(out.size()), count,
@@ -113,9 +108,8 @@ class Threshold : public Compressor {
   StatusOr<size_t> ListEntries(ByteSpan body, const CodecContext& context,
                                std::span<IndexedValue> out) const override {
     const size_t d = static_cast<size_t>(context.spec->numel());
-    TW_RETURN_IF_ERROR(Check(body, d));
+    TW_ASSIGN_OR_RETURN(const uint32_t count, CheckedCount(body, d));
     if (d == 0) return size_t{0};
-    const uint32_t count = LoadLE<uint32_t>(body.data());
     const size_t entries = count == kDense ? d : count;
     if (out.size() < entries) return entries;
     size_t at = 0;
@@ -133,22 +127,24 @@ class Threshold : public Compressor {
   }
 
  private:
-  static Status Check(ByteSpan body, size_t d) {
-    if (d == 0 && body.empty()) return OkStatus();
+  // The count at the front of a body whose length fits it; on the host its indices are looked at
+  // too. Waits for a device.
+  static StatusOr<uint32_t> CheckedCount(ByteSpan body, size_t d) {
+    if (d == 0 && body.empty()) return uint32_t{0};
     if (body.size() < kIndicesAt) return DataLoss("threshold: body without a count");
-    const uint32_t count = LoadLE<uint32_t>(body.data());
+    const uint32_t count = GetNumber<uint32_t>(body.data());
     const size_t expected =
         kIndicesAt + (count == kDense ? d * sizeof(float) : SparseBytes(count, d));
     if (body.size() != expected || d == 0 || (count != kDense && count > d)) {
       return DataLoss("threshold: body of " + std::to_string(body.size()) + " bytes for " +
                       std::to_string(count) + " of " + std::to_string(d) + " elements");
     }
-    if (count == kDense) return OkStatus();
+    if (count == kDense || kernels::OnDevice()) return count;
     const ByteSpan packed = body.subspan(kIndicesAt, PackedIndexBytes(count, IndexBits(d)));
     if (!kernels::AscendingBelow(packed, IndexBits(d), count, d)) {
       return DataLoss("threshold: indices are not ascending below " + std::to_string(d));
     }
-    return OkStatus();
+    return count;
   }
   // take(index, value) for each element of a checked body that is not dense.
   template <class Take>

@@ -28,17 +28,19 @@
 
 #include "compressors/gap_code.h"
 #include "compressors/keep_count.h"
-#include "compressors/value_grid.h"
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/index_pack.h"
 #include "core/kernels/reduce.h"
 #include "core/kernels/topk.h"
+#include "core/kernels/value_grid.h"
 
 namespace tw {
 namespace {
 
 using kernels::IndexBits;
 using kernels::PackedIndexBytes;
+using kernels::ValueGrid;
 
 struct TopKConfig {
   double ratio = 0.01;
@@ -63,7 +65,8 @@ class TopK : public Compressor {
       : config_(config),
         traits_{.merges = {Merge::kGather},
                 .fixed_size = config.entropy == "none",
-                .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0}} {
+                .knob = {.key = "ratio", .value = config.ratio, .low = 1e-9, .high = 1.0},
+                .host_only = config.entropy == "none" ? nullptr : "zstd works on the host"} {
     if (exact()) traits_.merges.push_back(Merge::kSparse);  // lists travel with fp32 values
   }
   static StatusOr<std::unique_ptr<Compressor>> Create(const TopKConfig& config) {
@@ -100,33 +103,38 @@ class TopK : public Compressor {
         message, shape.k,
         context.scratch->Get<kernels::IndexedValue>(
             kScratchCodec0, kernels::TopKScratch(message.buffer.size(), shape.k)));
-    StoreLE(body.data(), static_cast<uint32_t>(shape.k));
-    uint8_t* at = body.data() + shape.indices_at;
-    size_t coded = 0;
+    PutNumber(body.data(), static_cast<uint32_t>(shape.k));
+    uint8_t* const indices = body.data() + shape.indices_at;
+    uint8_t* const values = indices + shape.packed;
+    if (exact()) {
+      kernels::PackEntries(taken, shape.bits, indices, values);
+    } else {
+      kernels::PackEntriesOnGrids(taken, message.buffer, shape.bits, indices, value_bits(), kGroup,
+                                  values);
+    }
+    size_t packed = shape.packed;
     if (!traits_.fixed_size) {
-      TW_ASSIGN_OR_RETURN(coded, EncodeGaps(taken, *context.scratch, {at, shape.packed}));
-      StoreLE(body.data() + sizeof(uint32_t), static_cast<uint32_t>(coded));
+      TW_ASSIGN_OR_RETURN(const size_t coded,
+                          EncodeGaps(taken, *context.scratch, {indices, shape.packed}));
+      PutNumber(body.data() + sizeof(uint32_t), static_cast<uint32_t>(coded));
+      if (coded > 0) {
+        packed = coded;
+        std::memmove(indices + packed, values, shape.values);
+      }
     }
-    if (coded == 0) {
-      kernels::IndexWriter indices(at, shape.bits);
-      for (const auto e : taken) indices.Put(kernels::IndexOf(e));
-      indices.Finish();
-      coded = shape.packed;
-    }
-    at += coded;
-    WriteValues(taken, message.buffer, at);
-    return static_cast<int64_t>(shape.indices_at + coded + shape.values);
+    return static_cast<int64_t>(shape.indices_at + packed + shape.values);
   }
 
   Status DecodeAdd(ByteSpan body, float scale, const CodecContext& context,
                    std::span<float> out) const override {
     TW_ASSIGN_OR_RETURN(const Parts parts,
                         Checked(body, static_cast<int64_t>(out.size()), *context.scratch));
+    const Shape& shape = parts.shape;
     if (exact()) {
-      kernels::AddAtIndices(out, scale, parts.indices, parts.shape.bits, parts.shape.k,
-                            parts.values.data());
+      kernels::AddAtIndices(out, scale, parts.indices, shape.bits, shape.k, parts.values.data());
     } else {
-      ForEach(parts, [&](uint32_t index, float value) { out[index] += scale * value; });
+      kernels::AddAtIndicesFromGrids(out, scale, parts.indices, shape.bits, shape.k, value_bits(),
+                                     kGroup, parts.values.data());
     }
     return OkStatus();
   }
@@ -192,42 +200,13 @@ class TopK : public Compressor {
     shape.bits = IndexBits(static_cast<uint64_t>(d));
     shape.indices_at = sizeof(uint32_t) * (traits_.fixed_size ? 1 : 2);
     shape.packed = PackedIndexBytes(shape.k, shape.bits);
-    shape.values = exact() ? shape.k * sizeof(float)
-                           : shape.k / kGroup * GroupBytes(kGroup) + GroupBytes(shape.k % kGroup);
+    shape.values = exact() ? shape.k * sizeof(float) : GroupBytes(shape.k);
     return shape;
   }
-  size_t GroupBytes(size_t count) const {
-    return count ? ValueGrid::kBytes + PackedIndexBytes(count, value_bits()) : 0;
-  }
+  size_t GroupBytes(size_t count) const { return kernels::GridBytes(count, kGroup, value_bits()); }
   bool exact() const { return config_.value_bits == 32; }
   int value_bits() const { return static_cast<int>(config_.value_bits); }
-  uint32_t top() const { return (1u << (value_bits() - 1)) - 1; }
-
-  // Of the elements that were taken out of `buffer`; puts back what their codes lose.
-  void WriteValues(std::span<const kernels::IndexedValue> taken, std::span<float> buffer,
-                   uint8_t* to) const {
-    if (exact()) {
-      for (const auto e : taken) {
-        StoreLE(to, kernels::ValueBitsOf(e));
-        to += sizeof(float);
-      }
-      return;
-    }
-    for (size_t at = 0; at < taken.size(); at += kGroup) {
-      const auto group = taken.subspan(at, std::min(kGroup, taken.size() - at));
-      const ValueGrid grid = ValueGrid::Of(group, top());
-      grid.Store(to);
-      kernels::IndexWriter codes(to + ValueGrid::kBytes, value_bits());
-      for (const auto e : group) {
-        const float x = std::bit_cast<float>(kernels::ValueBitsOf(e));
-        const uint32_t code = grid.Code(x);
-        codes.Put(code);
-        buffer[kernels::IndexOf(e)] = x - grid.Value(code);
-      }
-      codes.Finish();
-      to += GroupBytes(group.size());
-    }
-  }
+  uint32_t top() const { return ValueGrid::Top(value_bits()); }
 
   // A body that was checked; indices of fixed width.
   struct Parts {
@@ -242,6 +221,7 @@ class TopK : public Compressor {
     TW_ASSIGN_OR_RETURN(const size_t coded, CheckSizes(body, shape, d));
     parts.indices = body.subspan(shape.indices_at, coded ? coded : shape.packed);
     parts.values = body.subspan(shape.indices_at + parts.indices.size());
+    if (kernels::OnDevice()) return parts;
     const uint64_t numel = static_cast<uint64_t>(d);
     if (coded) {
       TW_ASSIGN_OR_RETURN(parts.indices,
@@ -285,6 +265,7 @@ class TopK : public Compressor {
       return DataLoss("topk: body of " + std::to_string(body.size()) + " bytes, expected " +
                       std::to_string(expected) + " for " + std::to_string(d) + " elements");
     }
+    if (kernels::OnDevice()) return coded;
     const uint32_t count = LoadLE<uint32_t>(body.data());
     if (count != shape.k) {
       return DataLoss("topk: body of " + std::to_string(count) + " elements, expected " +

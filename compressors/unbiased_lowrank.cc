@@ -16,12 +16,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 
 #include "core/api/compressor.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/lowrank.h"
-#include "core/kernels/random.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -75,7 +74,7 @@ class UnbiasedLowRank : public Compressor {
         context.scratch->Get<float>(kScratchCodec0, static_cast<size_t>(shape.rows * shape.rank));
     kernels::MaterializeTimesQ(message, shape, ut.data(), p.data());
     kernels::OuterResidual(message.buffer.data(), shape, p.data(), ut.data());
-    std::memcpy(body.data(), p.data(), static_cast<size_t>(bytes));
+    CopyBytes(body.data(), p.data(), static_cast<size_t>(bytes));
     return bytes;
   }
 
@@ -91,7 +90,7 @@ class UnbiasedLowRank : public Compressor {
     if (expected == 0) return OkStatus();
     // Bodies lie at any address.
     const auto p = context.scratch->Get<float>(kScratchCodec0, body.size() / sizeof(float));
-    std::memcpy(p.data(), body.data(), body.size());
+    CopyBytes(p.data(), body.data(), body.size());
     kernels::OuterAdd(out.data(), shape, p.data(), Directions(shape, context).data(), scale);
     return OkStatus();
   }
@@ -111,7 +110,8 @@ class UnbiasedLowRank : public Compressor {
     return {spec.rows(), spec.cols(), std::min(rank_, spec.cols())};
   }
 
-  // U^T [rank, cols].
+  // U^T [rank, cols]. On the host, vectors that depend on each other are drawn again, as good as
+  // never; a device does not wait for being asked, and such a direction sends nothing.
   static std::span<const float> Directions(const kernels::LowRankShape& shape,
                                            const CodecContext& context) {
     const uint64_t key = context.SharedStream().key;
@@ -120,22 +120,19 @@ class UnbiasedLowRank : public Compressor {
     const auto ut = context.scratch->Get<float>(kScratchCodec1, n * r);
     const auto wide = context.scratch->Get<double>(kScratchCodec3, n * r);
     const float length = static_cast<float>(std::sqrt(static_cast<double>(n) / r));
-    uint64_t drawn = 0;
-    bool whole = false;
-    while (!whole) {  // vectors that depend on each other are drawn again; as good as never
-      for (float& x : u) x = kernels::CentredUniform(kernels::ElementBits(key, drawn++));
+    for (uint64_t first = 0;; first += n * r) {
+      kernels::DrawUniform(u, key, first);
       kernels::Orthonormalize(u, shape.cols, shape.rank, wide);
-      whole = true;
-      for (size_t k = 0; k < r; ++k) {
-        bool zero = true;
-        for (size_t j = 0; j < n; ++j) {
-          ut[k * n + j] = length * u[j * r + k];
-          zero = zero && u[j * r + k] == 0;
-        }
-        whole = whole && !zero;
-      }
+      kernels::TransposeScaled(u.data(), shape.cols, shape.rank, length, ut.data());
+      if (kernels::OnDevice() || NoRowIsZero(ut, n)) return ut;
     }
-    return ut;
+  }
+  static bool NoRowIsZero(std::span<const float> matrix, size_t cols) {
+    for (size_t at = 0; at < matrix.size(); at += cols) {
+      const auto row = matrix.subspan(at, cols);
+      if (std::all_of(row.begin(), row.end(), [](float x) { return x == 0; })) return false;
+    }
+    return true;
   }
 
   int64_t rank_;

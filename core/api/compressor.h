@@ -60,6 +60,8 @@ struct CompressorTraits {
   bool max_first = false;         // kSum: round 0's body is fp32 and becomes the largest over ranks
   int most_ranks = 0;             // that it works among; 0: any number
   Knob knob = {};                 // the key that trades bytes for error
+  // Why messages have to lie in the host's memory, as the end of a sentence; null: they need not.
+  const char* host_only = nullptr;
 };
 
 // A message with a pending addition: message = buffer + scale * addend. See

@@ -43,6 +43,7 @@ class DeviceKernels : public DeviceQueue {
   // ---- elementwise.h ----
   virtual void AddFromBytes(std::span<float> a, float s, const uint8_t* b) = 0;
   virtual void MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) = 0;
+  virtual void AddInPlace(std::span<float> a, float s, std::span<const float> b) = 0;
   virtual void Scale(std::span<float> a, float s) = 0;
   virtual void AddFromBf16(std::span<float> a, float s, std::span<const uint16_t> b) = 0;
   virtual void AddFromHalf(std::span<float> a, float s, std::span<const uint16_t> b) = 0;
@@ -71,11 +72,11 @@ class DeviceKernels : public DeviceQueue {
                                     float b, float eta) = 0;
 
   // ---- topk.h, index_pack.h ----
-  // `scratch` has room for k. The list lies at its front.
+  // `scratch` has room for k. The list lies at its front; its elements are on the device.
   virtual std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
                                                  std::span<IndexedValue> scratch) = 0;
   virtual size_t TakeAbove(const MessageView& message, float threshold,
-                           std::span<IndexedValue> scratch) = 0;  // waits
+                           std::span<IndexedValue> scratch) = 0;  // waits; room less kTakeSlack
   virtual void PackEntries(std::span<const IndexedValue> list, int bits, uint8_t* packed,
                            uint8_t* values) = 0;
   virtual void PackEntriesOnGrids(std::span<const IndexedValue> list, std::span<float> buffer,
@@ -119,15 +120,22 @@ class DeviceKernels : public DeviceQueue {
   virtual void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank,
                               std::span<double> scratch) = 0;
   virtual void UnitRows(const float* from, int64_t rows, int64_t cols, uint64_t key, float* to) = 0;
+  virtual void DrawUniform(std::span<float> x, uint64_t key, uint64_t first) = 0;
+  virtual void TransposeScaled(const float* from, int64_t rows, int64_t cols, float factor,
+                               float* to) = 0;
 
   // ---- shared_scale.h ----
-  virtual void LargestOfBlocks(std::span<const float> x, int64_t block, std::span<float> scales) = 0;
+  virtual void LargestOfBlocks(std::span<const float> x, int64_t block,
+                               std::span<float> scales) = 0;
   virtual void RoundToCodes(std::span<const float> x, int64_t block, std::span<const float> scales,
-                            int levels, uint64_t key, std::span<int8_t> codes) = 0;
+                            int levels, uint64_t key, uint64_t first_index,
+                            std::span<int8_t> codes) = 0;
   virtual void ValuesOfCodes(std::span<const int8_t> codes, int64_t block,
                              std::span<const float> scales, int levels, std::span<float> x) = 0;
-  virtual void RotateBlocks(std::span<float> x, int64_t block, uint64_t key) = 0;
-  virtual void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key) = 0;
+  virtual void RotateBlocks(std::span<float> x, int64_t block, uint64_t key,
+                            uint64_t first_index) = 0;
+  virtual void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key,
+                                uint64_t first_index) = 0;
 
   // ---- optimizer.h, state_steps.h, state_codes.h ----
   virtual void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m,
@@ -164,7 +172,8 @@ class DeviceKernels : public DeviceQueue {
                            std::span<uint16_t> out) = 0;
   virtual void WidenBf16(std::span<const uint16_t> x, std::span<float> out) = 0;
 
-  // ---- softmax.h: scores [rows, cols], rows `stride` apart, labels int64; see softmax_device.h ----
+  // ---- softmax.h: scores [rows, cols], rows `stride` apart, labels int64; see softmax_device.h
+  // ----
   virtual void CrossEntropyRows(float* scores, const int64_t* labels, int64_t rows, int64_t cols,
                                 int64_t stride, float scale, double* losses) = 0;
   virtual void BeginScores(int64_t rows, void* sums, double* label_scores) = 0;

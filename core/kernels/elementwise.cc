@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/float16.h"
 #include "hwy/highway.h"
 
@@ -149,6 +150,33 @@ void ScaleT(float* a, float s, size_t n) {
   for (; i < n; ++i) a[i] *= s;
 }
 
+void AddBytesT(uint8_t* HWY_RESTRICT a, const uint8_t* HWY_RESTRICT b, size_t n) {
+  const hn::ScalableTag<uint8_t> d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    hn::StoreU(hn::Add(hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = static_cast<uint8_t>(a[i] + b[i]);
+}
+void TakeLargerT(float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+  const F d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
+    hn::StoreU(hn::IfThenElse(hn::Lt(x, y), y, x), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = a[i] < b[i] ? b[i] : a[i];
+}
+void ZeroWhereT(float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+  const F d;
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const auto keep = hn::Eq(hn::LoadU(d, b + i), hn::Zero(d));
+    hn::StoreU(hn::IfThenElseZero(keep, hn::LoadU(d, a + i)), d, a + i);
+  }
+  for (; i < n; ++i) a[i] = b[i] == 0 ? a[i] : 0;
+}
+
 template <class Type>
 void AddFrom(float* HWY_RESTRICT a, float s, const uint16_t* HWY_RESTRICT b, size_t n) {
   const F d;
@@ -228,6 +256,9 @@ namespace tw::kernels {
 HWY_EXPORT(AddFromBytesT);
 HWY_EXPORT(MoveOutT);
 HWY_EXPORT(ScaleT);
+HWY_EXPORT(AddBytesT);
+HWY_EXPORT(TakeLargerT);
+HWY_EXPORT(ZeroWhereT);
 HWY_EXPORT(AddFromBf16T);
 HWY_EXPORT(AddFromHalfT);
 HWY_EXPORT(FromBf16T);
@@ -242,44 +273,76 @@ void AddInPlace(std::span<float> a, float s, std::span<const float> b) {
   AddFromBytes(a, s, reinterpret_cast<const uint8_t*>(b.data()));
 }
 void AddFromBytes(std::span<float> a, float s, const uint8_t* b) {
+  if (DeviceKernels* device = OnDevice()) return device->AddFromBytes(a, s, b);
   HWY_DYNAMIC_DISPATCH(AddFromBytesT)(a.data(), s, b, a.size());
 }
+void AddBytes(std::span<uint8_t> a, std::span<const uint8_t> b) {
+  if (DeviceKernels* device = OnDevice()) return device->AddBytes(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(AddBytesT)(a.data(), b.data(), a.size());
+}
+void TakeLarger(std::span<float> a, std::span<const float> b) {
+  if (DeviceKernels* device = OnDevice()) return device->TakeLarger(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(TakeLargerT)(a.data(), b.data(), a.size());
+}
+void ZeroWhere(std::span<float> a, std::span<const float> b) {
+  if (DeviceKernels* device = OnDevice()) return device->ZeroWhere(a, b);
+  TW_CHECK_EQ(a.size(), b.size());
+  HWY_DYNAMIC_DISPATCH(ZeroWhereT)(a.data(), b.data(), a.size());
+}
 void MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) {
+  if (DeviceKernels* device = OnDevice()) return device->MoveOut(buffer, addend, s, to);
   HWY_DYNAMIC_DISPATCH(MoveOutT)(buffer.data(), addend, s, to, buffer.size());
 }
-void Scale(std::span<float> a, float s) { HWY_DYNAMIC_DISPATCH(ScaleT)(a.data(), s, a.size()); }
+void Scale(std::span<float> a, float s) {
+  if (DeviceKernels* device = OnDevice()) return device->Scale(a, s);
+  HWY_DYNAMIC_DISPATCH(ScaleT)(a.data(), s, a.size());
+}
 void AddFromBf16(std::span<float> a, float s, std::span<const uint16_t> b) {
+  if (DeviceKernels* device = OnDevice()) return device->AddFromBf16(a, s, b);
   TW_CHECK_EQ(a.size(), b.size());
   HWY_DYNAMIC_DISPATCH(AddFromBf16T)(a.data(), s, b.data(), a.size());
 }
 void AddFromHalf(std::span<float> a, float s, std::span<const uint16_t> b) {
+  if (DeviceKernels* device = OnDevice()) return device->AddFromHalf(a, s, b);
   TW_CHECK_EQ(a.size(), b.size());
   HWY_DYNAMIC_DISPATCH(AddFromHalfT)(a.data(), s, b.data(), a.size());
 }
 void ConvertFromBf16(std::span<const uint16_t> from, std::span<float> to) {
+  if (DeviceKernels* device = OnDevice()) return device->ConvertFromBf16(from, to);
   TW_CHECK_EQ(from.size(), to.size());
   HWY_DYNAMIC_DISPATCH(FromBf16T)(from.data(), to.data(), to.size());
 }
 void ConvertFromHalf(std::span<const uint16_t> from, std::span<float> to) {
+  if (DeviceKernels* device = OnDevice()) return device->ConvertFromHalf(from, to);
   TW_CHECK_EQ(from.size(), to.size());
   HWY_DYNAMIC_DISPATCH(FromHalfT)(from.data(), to.data(), to.size());
 }
 void ConvertToBf16(std::span<const float> from, std::span<uint16_t> to) {
+  if (DeviceKernels* device = OnDevice()) return device->ConvertToBf16(from, to);
   TW_CHECK_EQ(from.size(), to.size());
   HWY_DYNAMIC_DISPATCH(ToBf16T)(from.data(), to.data(), to.size());
 }
 void ConvertToHalf(std::span<const float> from, std::span<uint16_t> to) {
+  if (DeviceKernels* device = OnDevice()) return device->ConvertToHalf(from, to);
   TW_CHECK_EQ(from.size(), to.size());
   HWY_DYNAMIC_DISPATCH(ToHalfT)(from.data(), to.data(), to.size());
 }
 void CastResidualBf16(std::span<float> buffer, const float* addend, float s, float pre, float post,
                       std::span<uint16_t> to) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->CastResidualBf16(buffer, addend, s, pre, post, to);
+  }
   TW_CHECK_EQ(buffer.size(), to.size());
   HWY_DYNAMIC_DISPATCH(CastResidualBf16T)
   (buffer.data(), addend, s, pre, post, to.data(), to.size());
 }
 void CastResidualHalf(std::span<float> buffer, const float* addend, float s, float pre, float post,
                       std::span<uint16_t> to) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->CastResidualHalf(buffer, addend, s, pre, post, to);
+  }
   TW_CHECK_EQ(buffer.size(), to.size());
   HWY_DYNAMIC_DISPATCH(CastResidualHalfT)
   (buffer.data(), addend, s, pre, post, to.data(), to.size());

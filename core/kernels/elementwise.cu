@@ -37,6 +37,23 @@ struct Multiply {
   __device__ void operator()(const AddSegment& s, int64_t i) const { s.a[i] *= s.s; }
 };
 
+struct Larger {
+  __device__ void operator()(const AddSegment& s, int64_t i) const {
+    const float b = NumberAt<float>(s.b, i);
+    if (s.a[i] < b) s.a[i] = b;
+  }
+};
+struct Clear {
+  __device__ void operator()(const AddSegment& s, int64_t i) const {
+    if (NumberAt<float>(s.b, i) != 0) s.a[i] = 0;
+  }
+};
+struct AddByte {
+  __device__ void operator()(const AddBytesSegment& s, int64_t i) const {
+    s.a[i] = static_cast<uint8_t>(s.a[i] + s.b[i]);
+  }
+};
+
 struct Move {
   __device__ void operator()(const MessageSegment& s, int64_t i) const {
     StoreAny(s.to + i * 4, MessageAt({s.buffer, s.addend, s.scale}, i));
@@ -79,6 +96,12 @@ void AddFromHalf(Table<AddSegment> table, Stream stream) {
   LaunchForEach(table, stream, AddNarrow<Half>());
 }
 void Scale(Table<AddSegment> table, Stream stream) { LaunchForEach(table, stream, Multiply()); }
+
+void TakeLarger(Table<AddSegment> table, Stream stream) { LaunchForEach(table, stream, Larger()); }
+void ZeroWhere(Table<AddSegment> table, Stream stream) { LaunchForEach(table, stream, Clear()); }
+void AddBytes(Table<AddBytesSegment> table, Stream stream) {
+  LaunchForEach(table, stream, AddByte());
+}
 
 void MoveOut(Table<MessageSegment> table, Stream stream) { LaunchForEach(table, stream, Move()); }
 void CastResidualBf16(Table<MessageSegment> table, float pre, float post, Stream stream) {

@@ -20,6 +20,13 @@ void Scale(std::span<float> a, float s);
 void AddFromBf16(std::span<float> a, float s, std::span<const uint16_t> b);
 void AddFromHalf(std::span<float> a, float s, std::span<const uint16_t> b);
 
+// a[i] += b[i], wrapping around
+void AddBytes(std::span<uint8_t> a, std::span<const uint8_t> b);
+// a[i] = the larger of a[i] and b[i]; a[i] where one is NaN
+void TakeLarger(std::span<float> a, std::span<const float> b);
+// a[i] = 0 where b[i] != 0
+void ZeroWhere(std::span<float> a, std::span<const float> b);
+
 // a[i] += s * value of the four bytes at b + 4 i
 void AddFromBytes(std::span<float> a, float s, const uint8_t* b);
 // to[i] (four bytes at to + 4 i) = buffer[i] + s * addend[i] (addend may be null); buffer[i] = 0

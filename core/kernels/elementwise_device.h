@@ -21,6 +21,19 @@ void AddFromBf16(Table<AddSegment> table, Stream stream);
 void AddFromHalf(Table<AddSegment> table, Stream stream);
 // a[i] *= s
 void Scale(Table<AddSegment> table, Stream stream);
+// a[i] = the larger of a[i] and b[i]; b of fp32
+void TakeLarger(Table<AddSegment> table, Stream stream);
+// a[i] = 0 where b[i] != 0; b of fp32
+void ZeroWhere(Table<AddSegment> table, Stream stream);
+
+// a[i] += b[i], wrapping around.
+struct AddBytesSegment {
+  uint8_t* a = nullptr;
+  const uint8_t* b = nullptr;
+  int64_t numel = 0;
+  int64_t first_tile = 0;
+};
+void AddBytes(Table<AddBytesSegment> table, Stream stream);
 
 // A message (core/kernels/message_view.h) and where its body goes, at any address.
 struct MessageSegment {

@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/feedback.cc"
+#include "core/kernels/device_kernels.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -97,24 +98,32 @@ HWY_EXPORT(MomentumMessageAll);
 HWY_EXPORT(MomentumErrorMessageAll);
 
 void Advance(std::span<float> estimate, std::span<float> mean) {
+  if (DeviceKernels* device = OnDevice()) return device->Advance(estimate, mean);
   HWY_DYNAMIC_DISPATCH(AdvanceAll)(estimate.data(), mean.data(), mean.size());
 }
 void DampedAdvance(std::span<float> estimate, std::span<float> mean, float alpha) {
+  if (DeviceKernels* device = OnDevice()) return device->DampedAdvance(estimate, mean, alpha);
   HWY_DYNAMIC_DISPATCH(DampedAdvanceAll)(estimate.data(), mean.data(), alpha, mean.size());
 }
 void ErrorMessage(std::span<float> g, std::span<const float> h, std::span<const float> e,
                   float eta) {
+  if (DeviceKernels* device = OnDevice()) return device->ErrorMessage(g, h, e, eta);
   HWY_DYNAMIC_DISPATCH(ErrorMessageAll)(g.data(), h.data(), e.data(), eta, g.size());
 }
 void ErrorMemory(std::span<float> e, std::span<const float> r, float keep) {
+  if (DeviceKernels* device = OnDevice()) return device->ErrorMemory(e, r, keep);
   HWY_DYNAMIC_DISPATCH(ErrorMemoryAll)(e.data(), r.data(), keep, e.size());
 }
 void MomentumMessage(std::span<float> v, std::span<float> g, std::span<const float> h, float keep,
                      float b) {
+  if (DeviceKernels* device = OnDevice()) return device->MomentumMessage(v, g, h, keep, b);
   HWY_DYNAMIC_DISPATCH(MomentumMessageAll)(v.data(), g.data(), h.data(), keep, b, g.size());
 }
 void MomentumErrorMessage(std::span<float> v, std::span<float> g, std::span<const float> h,
                           std::span<const float> e, float keep, float b, float eta) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->MomentumErrorMessage(v, g, h, e, keep, b, eta);
+  }
   HWY_DYNAMIC_DISPATCH(MomentumErrorMessageAll)
   (v.data(), g.data(), h.data(), e.data(), keep, b, eta, g.size());
 }

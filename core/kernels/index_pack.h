@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <span>
 
 #include "core/base/bytes.h"
+#include "core/kernels/topk.h"
 
 namespace tw::kernels {
 
@@ -120,13 +122,21 @@ inline bool AscendingBelow(ByteSpan packed, int bits, size_t count, uint64_t num
   return ascending && next <= numel && (used == 0 || packed.back() >> used == 0);
 }
 
+// The indices of a list, ascending, with `bits` bits each to `packed`, its values as fp32 to
+// `values`; any addresses.
+void PackEntries(std::span<const IndexedValue> list, int bits, uint8_t* packed, uint8_t* values);
 // out[index j] += scale * fp32 number j of `values`, for `count` distinct indices below out.size().
-inline void AddAtIndices(std::span<float> out, float scale, ByteSpan packed, int bits, size_t count,
-                         const uint8_t* values) {
-  float* to = out.data();
-  ForEachIndex(packed, bits, count, [&](size_t j, uint32_t index) {
-    to[index] += scale * LoadLE<float>(values + j * sizeof(float));
-  });
-}
+void AddAtIndices(std::span<float> out, float scale, ByteSpan packed, int bits, size_t count,
+                  const uint8_t* values);
+
+// The same with values of value_bits bits each (2 .. 16) on the grids of groups of `group` entries
+// (value_grid.h): for every group fp32 a, fp32 b and its codes, padded with zero bits to a byte.
+// `buffer` is what the list was taken out of; it gets back what the codes lose. REQUIRES: `group`
+// is a multiple of 8, or there is one group.
+size_t GridBytes(size_t count, size_t group, int value_bits);
+void PackEntriesOnGrids(std::span<const IndexedValue> list, std::span<float> buffer, int index_bits,
+                        uint8_t* packed, int value_bits, size_t group, uint8_t* values);
+void AddAtIndicesFromGrids(std::span<float> out, float scale, ByteSpan packed, int index_bits,
+                           size_t count, int value_bits, size_t group, const uint8_t* values);
 
 }  // namespace tw::kernels

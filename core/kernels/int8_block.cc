@@ -6,6 +6,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/int8_block.cc"
+#include "core/kernels/device_kernels.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -108,10 +109,14 @@ HWY_EXPORT(QuantizeAll);
 HWY_EXPORT(DequantizeAll);
 
 void QuantizeInt8(const float* x, int64_t rows, int64_t cols, int8_t* codes, float* scales) {
+  if (DeviceKernels* device = OnDevice()) return device->QuantizeInt8(x, rows, cols, codes, scales);
   HWY_DYNAMIC_DISPATCH(QuantizeAll)(x, rows, cols, codes, scales);
 }
 void DequantizeInt8(const int8_t* codes, const float* scales, int64_t rows, int64_t cols,
                     float* out) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->DequantizeInt8(codes, scales, rows, cols, out);
+  }
   HWY_DYNAMIC_DISPATCH(DequantizeAll)(codes, scales, rows, cols, out);
 }
 

@@ -31,7 +31,7 @@ void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, Stream s
 #if defined(__CUDACC__)
   kernel<<<grid, block, 0, CudaStream(stream)>>>(arguments...);
 #else
-  emulation::Launch(grid, block, [=] { kernel(arguments...); });
+  emulation::Launch(grid, block, CudaStream(stream), [=] { kernel(arguments...); });
 #endif
 }
 

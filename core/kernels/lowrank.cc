@@ -6,6 +6,7 @@
 // foreach_target.h must come first
 #include <algorithm>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/lowrank.h"
 #include "hwy/highway.h"
 
@@ -219,15 +220,19 @@ HWY_EXPORT(OuterResidualAll);
 
 void MaterializeTimesQ(const MessageView& message, const LowRankShape& shape, const float* qt,
                        float* p) {
+  if (DeviceKernels* device = OnDevice()) return device->MaterializeTimesQ(message, shape, qt, p);
   HWY_DYNAMIC_DISPATCH(ProductAll)(message, shape, qt, p);
 }
 void TransposeTimesM(const float* m, const LowRankShape& shape, const float* p, float* qt) {
+  if (DeviceKernels* device = OnDevice()) return device->TransposeTimesM(m, shape, p, qt);
   HWY_DYNAMIC_DISPATCH(TransposeAll)(m, shape, p, qt);
 }
 void OuterResidual(float* m, const LowRankShape& shape, const float* p, const float* qt) {
+  if (DeviceKernels* device = OnDevice()) return device->OuterResidual(m, shape, p, qt);
   HWY_DYNAMIC_DISPATCH(OuterResidualAll)(m, shape, p, qt);
 }
 void OuterAdd(float* out, const LowRankShape& shape, const float* p, const float* qt, float scale) {
+  if (DeviceKernels* device = OnDevice()) return device->OuterAdd(out, shape, p, qt, scale);
   HWY_DYNAMIC_DISPATCH(OuterAddAll)(out, shape, p, qt, scale);
 }
 

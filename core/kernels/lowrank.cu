@@ -1,4 +1,5 @@
 #include "core/kernels/lowrank_device.h"
+#include "core/kernels/random.h"
 #include "core/kernels/sums.cuh"
 
 namespace tw::kernels::device {
@@ -130,6 +131,50 @@ __global__ void __launch_bounds__(kThreads) OrthonormalizeMatrix(const LowRankSe
   }
 }
 
+__device__ double LengthOf(const float* x, int64_t n, double* shared) {
+  if (threadIdx.x < kWarp) {
+    const double sum =
+        SumOfPiece(0, n, [&](int64_t j) { return static_cast<double>(x[j]) * x[j]; });
+    if (threadIdx.x == 0) *shared = std::sqrt(sum);
+  }
+  __syncthreads();
+  const double length = *shared;
+  __syncthreads();
+  return length;
+}
+
+__global__ void __launch_bounds__(kThreads) UnitRow(const UnitRowsSegment* segments, int count) {
+  __shared__ double shared;
+  const UnitRowsSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
+  const int64_t begin = (blockIdx.x - s.first_tile) * s.cols;
+  const float* from = s.from ? s.from + begin : nullptr;
+  float* to = s.to + begin;
+  double length = from ? LengthOf(from, s.cols, &shared) : 0.0;
+  if (!(length > 0.0)) {
+    for (int64_t j = threadIdx.x; j < s.cols; j += kThreads) {
+      to[j] = CentredUniform(ElementBits(s.key, static_cast<uint64_t>(begin + j)));
+    }
+    __syncthreads();
+    from = to;
+    length = LengthOf(to, s.cols, &shared);
+  }
+  for (int64_t j = threadIdx.x; j < s.cols; j += kThreads) {
+    to[j] = static_cast<float>(from[j] / length);
+  }
+}
+
+struct Draw {
+  __device__ void operator()(const DrawSegment& s, int64_t i) const {
+    s.out[i] = CentredUniform(ElementBits(s.key, s.first + static_cast<uint64_t>(i)));
+  }
+};
+struct Transpose {
+  __device__ void operator()(const TransposeSegment& s, int64_t at) const {
+    const int64_t rows = s.numel / s.cols;
+    s.to[at % s.cols * rows + at / s.cols] = s.factor * s.from[at];
+  }
+};
+
 }  // namespace
 
 void MaterializeTimesQ(Table<LowRankSegment> table, Stream stream) {
@@ -145,6 +190,22 @@ void OuterResidual(Table<LowRankSegment> table, Stream stream) {
 void OuterAdd(Table<LowRankSegment> table, Stream stream) { LaunchForEach(table, stream, Add()); }
 void Orthonormalize(Table<LowRankSegment> table, Stream stream) {
   Launch(OrthonormalizeMatrix, table.count, kThreads, stream, table.segments);
+}
+
+int64_t PlaceUnitRows(std::span<UnitRowsSegment> segments) {
+  int64_t tiles = 0;
+  for (UnitRowsSegment& segment : segments) {
+    segment.first_tile = tiles;
+    if (segment.numel > 0) tiles += segment.numel / segment.cols;
+  }
+  return tiles;
+}
+void UnitRows(Table<UnitRowsSegment> table, Stream stream) {
+  Launch(UnitRow, table.tiles, kThreads, stream, table.segments, table.count);
+}
+void DrawUniform(Table<DrawSegment> table, Stream stream) { LaunchForEach(table, stream, Draw()); }
+void TransposeScaled(Table<TransposeSegment> table, Stream stream) {
+  LaunchForEach(table, stream, Transpose());
 }
 
 }  // namespace tw::kernels::device

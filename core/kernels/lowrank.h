@@ -37,6 +37,16 @@ void OuterAdd(float* out, const LowRankShape& shape, const float* p, const float
 // finite becomes zero. `scratch` holds rows * rank doubles.
 void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank, std::span<double> scratch);
 
+// Rows of length one. Each row k of `from` [rows, cols], divided by its length, goes to row k of
+// `to`; a row whose length is 0 or NaN, and every row where `from` is null, is drawn instead:
+// CentredUniform of numbers k * cols + j of the stream, then divided by its length. The same bits
+// on every SIMD target. `to` may be `from`.
+void UnitRows(const float* from, int64_t rows, int64_t cols, uint64_t key, float* to);
+// x[i] = CentredUniform of number first + i of the stream.
+void DrawUniform(std::span<float> x, uint64_t key, uint64_t first);
+// to[j][i] = factor * from[i][j]; from [rows, cols], to [cols, rows].
+void TransposeScaled(const float* from, int64_t rows, int64_t cols, float factor, float* to);
+
 // One element at a time, for the tests.
 void MaterializeTimesQReference(const MessageView& message, const LowRankShape& shape,
                                 const float* qt, float* p);

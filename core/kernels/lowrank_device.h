@@ -35,4 +35,36 @@ void OuterAdd(Table<LowRankSegment> table, Stream stream);
 // Of p, a thread block a matrix.
 void Orthonormalize(Table<LowRankSegment> table, Stream stream);
 
+// UnitRows, DrawUniform and TransposeScaled of lowrank.h, with the CPU's bits.
+struct UnitRowsSegment {
+  const float* from = nullptr;  // [rows, cols]; null: all rows are drawn
+  float* to = nullptr;          // may be `from`
+  uint64_t key = 0;             // of this step
+  int64_t cols = 0;
+  int64_t numel = 0;  // rows * cols
+  int64_t first_tile = 0;
+};
+// In place of PlaceTiles: a tile a row.
+int64_t PlaceUnitRows(std::span<UnitRowsSegment> segments);
+void UnitRows(Table<UnitRowsSegment> table, Stream stream);
+
+struct DrawSegment {
+  float* out = nullptr;
+  uint64_t key = 0;  // of this step
+  uint64_t first = 0;
+  int64_t numel = 0;
+  int64_t first_tile = 0;
+};
+void DrawUniform(Table<DrawSegment> table, Stream stream);
+
+struct TransposeSegment {
+  const float* from = nullptr;  // [numel / cols, cols]
+  float* to = nullptr;          // [cols, numel / cols]
+  float factor = 1.0f;
+  int64_t cols = 0;
+  int64_t numel = 0;
+  int64_t first_tile = 0;
+};
+void TransposeScaled(Table<TransposeSegment> table, Stream stream);
+
 }  // namespace tw::kernels::device

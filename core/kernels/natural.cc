@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/natural.h"
 #include "core/kernels/quantize.h"
 #include "core/kernels/random_simd.h"
@@ -105,10 +106,14 @@ HWY_EXPORT(EncodeAll);
 HWY_EXPORT(DecodeAddAll);
 
 void NaturalEncode(const MessageView& message, uint64_t key, uint64_t first_index, uint8_t* body) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->NaturalEncode(message, key, first_index, body);
+  }
   HWY_DYNAMIC_DISPATCH(EncodeAll)(message, key, first_index, body);
 }
 
 void NaturalDecodeAdd(const uint8_t* body, float scale, std::span<float> out) {
+  if (DeviceKernels* device = OnDevice()) return device->NaturalDecodeAdd(body, scale, out);
   HWY_DYNAMIC_DISPATCH(DecodeAddAll)(body, scale, out);
 }
 
@@ -117,6 +122,7 @@ Status CheckNatural(ByteSpan body, int64_t numel) {
     return DataLoss("natural: the body has " + std::to_string(body.size()) + " bytes, expected " +
                     std::to_string(NaturalBytes(numel)));
   }
+  if (OnDevice()) return OkStatus();
   uint8_t most = 0;
   for (int64_t i = 0; i < numel; ++i) most = std::max(most, body[i]);
   if (most == 255) return DataLoss("natural: an exponent is 255");

@@ -24,6 +24,7 @@ inline int64_t NaturalBytes(int64_t numel) { return numel + (numel + 7) / 8; }
 // i draws number first_index + i of the stream `key`.
 void NaturalEncode(const MessageView& message, uint64_t key, uint64_t first_index, uint8_t* body);
 // DataLoss unless `body` has the right size, no exponent is 255 and unused bits are 0.
+// Of a body on a device only the size is looked at (device_kernels.h tells why).
 Status CheckNatural(ByteSpan body, int64_t numel);
 // out[i] += scale * value[i]. REQUIRES: CheckNatural passed.
 void NaturalDecodeAdd(const uint8_t* body, float scale, std::span<float> out);

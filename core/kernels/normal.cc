@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/normal.cc"
+#include "core/kernels/device_kernels.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -133,6 +134,9 @@ HWY_EXPORT(FillBlocks);
 
 void FillNormal(uint64_t key, uint64_t first_block, int64_t num_blocks, float scale, float* out,
                 int64_t stride) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->FillNormal(key, first_block, num_blocks, scale, out, stride);
+  }
   HWY_DYNAMIC_DISPATCH(FillBlocks)(key, first_block, num_blocks, scale, out, stride);
 }
 

@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/optimizer.cc"
+#include "core/kernels/device_kernels.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -113,11 +114,13 @@ HWY_EXPORT(SgdmAll);
 
 void AdamWStep(std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                const AdamWCoefficients<float>& c) {
+  if (DeviceKernels* device = OnDevice()) return device->AdamWStep(p, g, m, v, c);
   HWY_DYNAMIC_DISPATCH(AdamWAll)(p.data(), g.data(), m.data(), v.data(), p.size(), c);
 }
 
 void SecondMomentStep(std::span<const float> g, std::span<float> v,
                       const AdamWCoefficients<float>& c) {
+  if (DeviceKernels* device = OnDevice()) return device->SecondMomentStep(g, v, c);
   HWY_DYNAMIC_DISPATCH(SecondMomentAll)(g.data(), v.data(), v.size(), c);
 }
 
@@ -127,11 +130,13 @@ void AdamMiniStep(std::span<float> p, std::span<const float> g, std::span<float>
 }
 
 void SgdStep(std::span<float> p, std::span<const float> g, const SgdmCoefficients<float>& c) {
+  if (DeviceKernels* device = OnDevice()) return device->SgdStep(p, g, c);
   HWY_DYNAMIC_DISPATCH(SgdAll)(p.data(), g.data(), p.size(), c);
 }
 
 void SgdmStep(std::span<float> p, std::span<const float> g, std::span<float> m,
               const SgdmCoefficients<float>& c) {
+  if (DeviceKernels* device = OnDevice()) return device->SgdmStep(p, g, m, c);
   HWY_DYNAMIC_DISPATCH(SgdmAll)(p.data(), g.data(), m.data(), p.size(), c);
 }
 

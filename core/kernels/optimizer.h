@@ -23,6 +23,7 @@ struct AdamWCoefficients {
   T step_size;          // lr / (1 - beta1^t)
   T inverse_root_bias;  // 1 / sqrt(1 - beta2^t)
   T eps;
+  bool operator==(const AdamWCoefficients&) const = default;
 };
 
 template <class T>
@@ -64,6 +65,7 @@ struct SgdmCoefficients {
   T momentum;
   T lr;
   bool nesterov;
+  bool operator==(const SgdmCoefficients&) const = default;
 };
 
 template <class T>

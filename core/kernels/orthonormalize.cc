@@ -2,6 +2,7 @@
 // order of additions: the basis is what all ranks must agree on.
 #include <cmath>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/lowrank.h"
 
 namespace tw::kernels {
@@ -26,6 +27,7 @@ double Dot(const double* a, const double* b, int64_t n) {
 }  // namespace
 
 void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank, std::span<double> scratch) {
+  if (DeviceKernels* device = OnDevice()) return device->Orthonormalize(p, rows, rank, scratch);
   double* columns = scratch.data();  // [rank, rows]
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t k = 0; k < rank; ++k) columns[k * rows + i] = p[i * rank + k];

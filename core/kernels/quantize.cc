@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/quantize.h"
 #include "core/kernels/random_simd.h"
 #include "hwy/highway.h"
@@ -246,12 +247,14 @@ HWY_EXPORT(DequantizeAll);
 
 void Quantize(const MessageView& message, const QuantizeSpec& spec, QuantizeStream stream,
               uint8_t* body) {
+  if (DeviceKernels* device = OnDevice()) return device->Quantize(message, spec, stream, body);
   if (message.numel() == 0) return;
   HWY_DYNAMIC_DISPATCH(QuantizeAll)(message, spec, stream, body);
 }
 
 void DequantizeAdd(const uint8_t* body, const QuantizeSpec& spec, float scale,
                    std::span<float> out) {
+  if (DeviceKernels* device = OnDevice()) return device->DequantizeAdd(body, spec, scale, out);
   if (out.empty()) return;
   HWY_DYNAMIC_DISPATCH(DequantizeAll)(body, spec, scale, out);
 }

@@ -38,6 +38,7 @@ struct QuantizeSpec {
   Packing packing = Packing::kBits;
   bool stochastic = false;
 
+  bool operator==(const QuantizeSpec&) const = default;
   // Exact size of the body of `numel` elements.
   int64_t BodyBytes(int64_t numel) const;
   // Bytes of the codes of one block, its scale not counted.
@@ -55,6 +56,7 @@ struct QuantizeStream {
 void Quantize(const MessageView& message, const QuantizeSpec& spec, QuantizeStream stream,
               uint8_t* body);
 // DataLoss unless `body` has the right size, finite scales >= 0, and zeros where nothing is stored.
+// Of a body on a device only the size is looked at (device_kernels.h tells why).
 Status CheckQuantized(ByteSpan body, int64_t numel, const QuantizeSpec& spec);
 // out[i] += scale * value[i]. REQUIRES: CheckQuantized passed.
 void DequantizeAdd(const uint8_t* body, const QuantizeSpec& spec, float scale,

@@ -6,6 +6,8 @@
 // After foreach_target.h: what follows is compiled once per target.
 #include <cmath>
 
+#include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -86,12 +88,15 @@ HWY_EXPORT(SumOfSquaresT);
 HWY_EXPORT(SumAbsT);
 
 bool AllFinite(std::span<const float> x) {
+  TW_CHECK(!OnDevice());
   return HWY_DYNAMIC_DISPATCH(AllFiniteT)(x.data(), x.size());
 }
 double SumOfSquares(std::span<const float> x) {
+  TW_CHECK(!OnDevice());
   return HWY_DYNAMIC_DISPATCH(SumOfSquaresT)(x.data(), x.size());
 }
 double SumAbs(std::span<const float> x) {
+  TW_CHECK(!OnDevice());
   return HWY_DYNAMIC_DISPATCH(SumAbsT)(x.data(), x.size());
 }
 double MeanAbs(std::span<const float> x) {

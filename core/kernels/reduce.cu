@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/kernels/float16.h"
 #include "core/kernels/sums.cuh"
 
 namespace tw::kernels::device {
@@ -17,6 +18,20 @@ struct Magnitude {
   __device__ double operator()(float x) const { return fabs(static_cast<double>(x)); }
 };
 
+// work(at), where at(i) is number i of a segment.
+template <class Work>
+__device__ void WithNumbers(const ReduceSegment& segment, Work work) {
+  const auto* narrow = static_cast<const uint16_t*>(segment.x);
+  const auto* wide = static_cast<const float*>(segment.x);
+  if (segment.dtype == DType::kF16) {
+    work([&](int64_t i) { return HalfToFloat(narrow[i]); });
+  } else if (segment.dtype == DType::kBF16) {
+    work([&](int64_t i) { return Bf16ToFloat(narrow[i]); });
+  } else {
+    work([&](int64_t i) { return wide[i]; });
+  }
+}
+
 // A warp a piece.
 template <class Term>
 __global__ void __launch_bounds__(kPieceThreads)
@@ -26,7 +41,10 @@ __global__ void __launch_bounds__(kPieceThreads)
   const TileRange tile = RangeOf(segment, blockIdx.x);
   const int64_t begin = tile.begin + warp * kPiece;
   const int64_t end = begin + kPiece < tile.end ? begin + kPiece : tile.end;
-  const double sum = SumOfPiece(begin, end, [&](int64_t i) { return term(segment.x[i]); });
+  double sum = 0;
+  WithNumbers(segment, [&](auto at) {
+    sum = SumOfPiece(begin, end, [&](int64_t i) { return term(at(i)); });
+  });
   if (threadIdx.x % kWarp == 0) scratch[int64_t{blockIdx.x} * kPiecesPerTile + warp] = sum;
 }
 
@@ -52,9 +70,11 @@ __global__ void __launch_bounds__(kThreads)
   const ReduceSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
   const TileRange tile = RangeOf(segment, blockIdx.x);
   bool found = false;
-  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-    found |= (__float_as_uint(segment.x[i]) & 0x7F800000u) == 0x7F800000u;
-  }
+  WithNumbers(segment, [&](auto at) {
+    for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
+      found |= (__float_as_uint(at(i)) & 0x7F800000u) == 0x7F800000u;
+    }
+  });
   if (__any_sync(kWholeWarp, found) && threadIdx.x % kWarp == 0) atomicOr(not_finite, 1u);
 }
 
@@ -64,9 +84,10 @@ __global__ void __launch_bounds__(kThreads)
   const int at = SegmentOf(segments, count, blockIdx.x);
   const ReduceSegment segment = segments[at];
   const TileRange tile = RangeOf(segment, blockIdx.x);
+  const auto* x = static_cast<const float*>(segment.x);
   uint32_t most = 0;
   for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-    const uint32_t bits = __float_as_uint(segment.x[i]) & 0x7FFFFFFFu;
+    const uint32_t bits = __float_as_uint(x[i]) & 0x7FFFFFFFu;
     most = most < bits ? bits : most;
   }
   most = MaxAcrossWarp(most);
@@ -77,6 +98,9 @@ __global__ void __launch_bounds__(kThreads)
 
 void FindNotFinite(Table<ReduceSegment> table, uint32_t* not_finite, Stream stream) {
   cudaMemsetAsync(not_finite, 0, sizeof(uint32_t), CudaStream(stream));
+  NoteNotFinite(table, not_finite, stream);
+}
+void NoteNotFinite(Table<ReduceSegment> table, uint32_t* not_finite, Stream stream) {
   Launch(MarkNotFinite, table.tiles, kThreads, stream, table.segments, table.count, not_finite);
 }
 

@@ -5,6 +5,9 @@
 // of i; the lanes are then added in a binary tree (0+8, 1+9, ..., then 4, 2, 1). That makes them
 // independent of the vector width, so all ranks agree on them whatever their processors. Thread
 // safe.
+//
+// For the host's memory only: a result that the host waits for is asked of a device for many
+// tensors at once, DeviceKernels::CheckFinite and SumsOfSquares.
 
 #include <span>
 

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/random.h"
 #include "core/kernels/random_simd.h"
 #include "hwy/highway.h"
@@ -131,6 +132,68 @@ void RotateBack(std::span<float> x, uint64_t key, uint64_t first_index) {
   if (x.empty()) return;
   HWY_DYNAMIC_DISPATCH(HadamardAll)(x.data(), x.size());
   FlipAndScale(x, key, first_index, 1.0f / std::sqrt(static_cast<float>(x.size())));
+}
+
+namespace {
+
+// f(first element, elements, number) of each block.
+template <class F>
+void ForEachBlock(size_t numel, int64_t block, F f) {
+  const size_t size = static_cast<size_t>(block);
+  for (size_t begin = 0, b = 0; begin < numel; begin += size, ++b) {
+    f(begin, std::min(size, numel - begin), b);
+  }
+}
+
+}  // namespace
+
+void LargestOfBlocks(std::span<const float> x, int64_t block, std::span<float> scales) {
+  if (DeviceKernels* device = OnDevice()) return device->LargestOfBlocks(x, block, scales);
+  ForEachBlock(x.size(), block, [&](size_t begin, size_t n, size_t b) {
+    scales[b] = LargestMagnitude(x.subspan(begin, n));
+  });
+}
+
+void RoundToCodes(std::span<const float> x, int64_t block, std::span<const float> scales,
+                  int levels, uint64_t key, uint64_t first_index, std::span<int8_t> codes) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->RoundToCodes(x, block, scales, levels, key, first_index, codes);
+  }
+  constexpr size_t kPiece = 1024;
+  int16_t wide[kPiece];
+  ForEachBlock(x.size(), block, [&](size_t begin, size_t n, size_t b) {
+    for (size_t at = begin; at < begin + n; at += kPiece) {
+      const std::span<int16_t> piece(wide, std::min(kPiece, begin + n - at));
+      RoundToLevels(x.subspan(at, piece.size()), scales[b], levels, key, first_index + at, piece);
+      for (size_t i = 0; i < piece.size(); ++i) codes[at + i] = static_cast<int8_t>(piece[i]);
+    }
+  });
+}
+
+void ValuesOfCodes(std::span<const int8_t> codes, int64_t block, std::span<const float> scales,
+                   int levels, std::span<float> x) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->ValuesOfCodes(codes, block, scales, levels, x);
+  }
+  ForEachBlock(x.size(), block, [&](size_t begin, size_t n, size_t b) {
+    const float step = LevelStep(scales[b], levels);
+    for (size_t i = begin; i < begin + n; ++i) x[i] = step * static_cast<float>(codes[i]);
+  });
+}
+
+void RotateBlocks(std::span<float> x, int64_t block, uint64_t key, uint64_t first_index) {
+  if (DeviceKernels* device = OnDevice()) return device->RotateBlocks(x, block, key, first_index);
+  ForEachBlock(x.size(), block, [&](size_t begin, size_t n, size_t) {
+    Rotate(x.subspan(begin, n), key, first_index + begin);
+  });
+}
+void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key, uint64_t first_index) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->RotateBlocksBack(x, block, key, first_index);
+  }
+  ForEachBlock(x.size(), block, [&](size_t begin, size_t n, size_t) {
+    RotateBack(x.subspan(begin, n), key, first_index + begin);
+  });
 }
 
 void HadamardReference(std::span<float> x) {

@@ -46,10 +46,16 @@ struct Value {
   }
 };
 
-__device__ void FlipAndScale(const RotateSegment& s, const float* from, float* to) {
-  const float factor = 1.0f / std::sqrt(static_cast<float>(s.numel));
-  for (int64_t i = threadIdx.x; i < s.numel; i += kThreads) {
-    const uint32_t bits = ElementBits(s.key, s.first_index + static_cast<uint64_t>(i));
+// One block of a message.
+struct Block {
+  float* x;
+  int64_t numel;
+  uint64_t key, first_index;
+};
+__device__ void FlipAndScale(const Block& b, const float* from, float* to) {
+  const float factor = 1.0f / std::sqrt(static_cast<float>(b.numel));
+  for (int64_t i = threadIdx.x; i < b.numel; i += kThreads) {
+    const uint32_t bits = ElementBits(b.key, b.first_index + static_cast<uint64_t>(i));
     to[i] = from[i] * (bits & 1 ? -factor : factor);
   }
   __syncthreads();
@@ -71,18 +77,21 @@ __device__ void Copy(const float* from, float* to, int64_t n) {
 }
 
 template <bool kBack>
-__global__ void __launch_bounds__(kThreads) RotateBlock(const RotateSegment* segments) {
+__global__ void __launch_bounds__(kThreads) RotateBlock(const RotateSegment* segments, int count) {
   __shared__ float near[kTile];
-  const RotateSegment s = segments[blockIdx.x];
-  float* work = s.numel <= kTile ? near : s.x;
+  const RotateSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
+  const int64_t begin = (blockIdx.x - s.first_tile) * s.block, left = s.numel - begin;
+  const Block b{s.x + begin, left < s.block ? left : s.block, s.key,
+                s.first_index + static_cast<uint64_t>(begin)};
+  float* work = b.numel <= kTile ? near : b.x;
   if constexpr (kBack) {
-    if (work != s.x) Copy(s.x, work, s.numel);
-    Hadamard(work, s.numel);
-    FlipAndScale(s, work, s.x);
+    if (work != b.x) Copy(b.x, work, b.numel);
+    Hadamard(work, b.numel);
+    FlipAndScale(b, work, b.x);
   } else {
-    FlipAndScale(s, s.x, work);
-    Hadamard(work, s.numel);
-    if (work != s.x) Copy(work, s.x, s.numel);
+    FlipAndScale(b, b.x, work);
+    Hadamard(work, b.numel);
+    if (work != b.x) Copy(work, b.x, b.numel);
   }
 }
 
@@ -98,11 +107,19 @@ void RoundToLevels(Table<LevelSegment> table, int levels, Stream stream) {
 void ValuesOfLevels(Table<LevelSegment> table, int levels, Stream stream) {
   LaunchForEach(table, stream, Value{levels});
 }
+int64_t PlaceRotated(std::span<RotateSegment> segments) {
+  int64_t tiles = 0;
+  for (RotateSegment& segment : segments) {
+    segment.first_tile = tiles;
+    tiles += (segment.numel + segment.block - 1) / segment.block;
+  }
+  return tiles;
+}
 void Rotate(Table<RotateSegment> table, Stream stream) {
-  Launch(RotateBlock<false>, table.count, kThreads, stream, table.segments);
+  Launch(RotateBlock<false>, table.tiles, kThreads, stream, table.segments, table.count);
 }
 void RotateBack(Table<RotateSegment> table, Stream stream) {
-  Launch(RotateBlock<true>, table.count, kThreads, stream, table.segments);
+  Launch(RotateBlock<true>, table.tiles, kThreads, stream, table.segments, table.count);
 }
 
 }  // namespace tw::kernels::device

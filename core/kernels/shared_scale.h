@@ -38,6 +38,20 @@ TW_HOST_DEVICE inline int16_t RoundToLevel(float x, float scale, int levels, flo
 // What a step of codes stands for.
 float LevelStep(float scale, int levels);
 
+// Whole messages, in blocks of `block` elements (a power of two of at least 8; the last one may be
+// shorter) with a scale each: scales.size() is x.size() / block, rounded up.
+// scales = largest magnitudes of the blocks
+void LargestOfBlocks(std::span<const float> x, int64_t block, std::span<float> scales);
+// Codes as of RoundToLevels; element i draws number first_index + i. REQUIRES: levels <= 127.
+void RoundToCodes(std::span<const float> x, int64_t block, std::span<const float> scales,
+                  int levels, uint64_t key, uint64_t first_index, std::span<int8_t> codes);
+// x = code * step of its block
+void ValuesOfCodes(std::span<const int8_t> codes, int64_t block, std::span<const float> scales,
+                   int levels, std::span<float> x);
+// Rotate and RotateBack of each block; also the last one's length is a power of two.
+void RotateBlocks(std::span<float> x, int64_t block, uint64_t key, uint64_t first_index);
+void RotateBlocksBack(std::span<float> x, int64_t block, uint64_t key, uint64_t first_index);
+
 // x <- H D x / sqrt(n): D flips sign i where number first_index + i of the stream is odd, H is the
 // Hadamard matrix. REQUIRES: n = x.size() is a power of two.
 void Rotate(std::span<float> x, uint64_t key, uint64_t first_index);

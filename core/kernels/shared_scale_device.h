@@ -12,7 +12,7 @@ namespace tw::kernels::device {
 struct LevelSegment {
   float* x = nullptr;
   float* scales = nullptr;  // [numel / block, rounded up]
-  int8_t* codes = nullptr;
+  int8_t* codes = nullptr;  // at any address, as bytes are
   int64_t block = 0;
   uint64_t key = 0;
   uint64_t first_index = 0;
@@ -26,14 +26,18 @@ void RoundToLevels(Table<LevelSegment> table, int levels, Stream stream);
 // x = code * step
 void ValuesOfLevels(Table<LevelSegment> table, int levels, Stream stream);
 
-// Blocks to be rotated, a segment each; numel a power of two. Quick up to kTile elements.
+// Blocks of `block` elements, a power of two; the last one may be shorter and is a power of two as
+// well. A thread block a block; quick up to kTile elements.
 struct RotateSegment {
   float* x = nullptr;
+  int64_t block = 0;
   uint64_t key = 0;
   uint64_t first_index = 0;
   int64_t numel = 0;
-  int64_t first_tile = 0;  // not used: a thread block a segment
+  int64_t first_tile = 0;
 };
+// In place of PlaceTiles: a tile a block.
+int64_t PlaceRotated(std::span<RotateSegment> segments);
 void Rotate(Table<RotateSegment> table, Stream stream);
 void RotateBack(Table<RotateSegment> table, Stream stream);
 

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -161,6 +162,34 @@ SignSums PackSigns(const MessageView& message, uint8_t* bits) {
 void SubtractBySign(std::span<float> x, float plus, float minus) {
   HWY_DYNAMIC_DISPATCH(SubtractBySignT)(x.data(), plus, minus, x.size());
 }
+void EncodeSigns(const MessageView& message, SignMeans means, uint8_t* mean_bytes, uint8_t* bits) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->EncodeSigns(message, means, mean_bytes, bits);
+  }
+  const size_t d = message.buffer.size();
+  const SignSums sums = PackSigns(message, bits);
+  const auto mean = [](double sum, size_t count) {
+    return count ? static_cast<float>(sum / static_cast<double>(count)) : 0.0f;
+  };
+  float plus = mean(sums.positive + sums.negative, d), minus = -plus;
+  if (means == SignMeans::kEach) {
+    plus = mean(sums.positive, d - sums.num_negative);
+    minus = -mean(sums.negative, sums.num_negative);
+    StoreLE(mean_bytes + sizeof(float), minus);
+  }
+  StoreLE(mean_bytes, plus);
+  SubtractBySign(message.buffer, plus, minus);
+}
+void DecodeSignsAdd(std::span<float> out, float scale, SignMeans means, const uint8_t* mean_bytes,
+                    const uint8_t* bits) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->DecodeSignsAdd(out, scale, means, mean_bytes, bits);
+  }
+  const float plus = LoadLE<float>(mean_bytes);
+  const float minus = means == SignMeans::kOne ? -plus : LoadLE<float>(mean_bytes + sizeof(float));
+  AddBySign(out, scale * plus, scale * minus, {bits, SignBytes(out.size())});
+}
+
 void AddBySign(std::span<float> x, float plus, float minus, ByteSpan bits) {
   TW_CHECK_EQ(bits.size(), SignBytes(x.size()));
   HWY_DYNAMIC_DISPATCH(AddBySignT)(x.data(), plus, minus, bits.data(), x.size());

@@ -19,6 +19,20 @@ struct SignSums {
   size_t num_negative = 0;
 };
 
+// What is stored for a message: one mean magnitude, fp32 (sign); or the means of what is >= 0 and
+// of what is < 0, each 0 where there are none, two fp32 (onebit). The number is how many.
+enum class SignMeans : int { kOne = 1, kEach = 2 };
+
+// Performs the pending addition, writes SignBytes(numel) bytes of bits and the means, little-endian
+// and at any address, and leaves what they lose:
+//   x[i] -= x[i] < 0 ? minus : plus      minus = -plus where there is one mean
+// REQUIRES: the message has elements.
+void EncodeSigns(const MessageView& message, SignMeans means, uint8_t* mean_bytes, uint8_t* bits);
+// out[i] += scale * (bit i ? minus : plus)
+void DecodeSignsAdd(std::span<float> out, float scale, SignMeans means, const uint8_t* mean_bytes,
+                    const uint8_t* bits);
+
+// What these two are made of.
 // Performs the pending addition and writes SignBytes(numel) bytes.
 SignSums PackSigns(const MessageView& message, uint8_t* bits);
 // x[i] -= x[i] < 0 ? minus : plus. From the end to the start: what PackSigns wrote last is still in

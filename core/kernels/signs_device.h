@@ -9,10 +9,6 @@
 
 namespace tw::kernels::device {
 
-// What is stored for a message: one mean magnitude, fp32 (sign); or the means of what is >= 0 and
-// of what is < 0, each 0 where there are none, two fp32 (onebit).
-enum class SignMeans : int { kOne = 1, kEach = 2 };
-
 struct SignSegment {
   float* buffer = nullptr;        // message; what AddBySign adds to
   const float* addend = nullptr;  // may be null

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/float16.h"
 #include "core/kernels/random_simd.h"
 #include "core/kernels/state_codes_simd.h"
@@ -346,24 +347,28 @@ void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> pack
                    std::span<float> scales) {
   CheckBlocks(x.size(), kStateBlock4, packed.size(), NibbleBytes(static_cast<int64_t>(x.size())),
               scales.size());
+  if (DeviceKernels* device = OnDevice()) return device->EncodeBlocks4(code, x, packed, scales);
   HWY_DYNAMIC_DISPATCH(EncodeAll4)(code, x.data(), x.size(), packed.data(), scales.data());
 }
 void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed, std::span<const float> scales,
                    std::span<float> out) {
   CheckBlocks(out.size(), kStateBlock4, packed.size(),
               NibbleBytes(static_cast<int64_t>(out.size())), scales.size());
+  if (DeviceKernels* device = OnDevice()) return device->DecodeBlocks4(code, packed, scales, out);
   HWY_DYNAMIC_DISPATCH(DecodeAll4)(code, packed.data(), scales.data(), out.size(), out.data());
 }
 
 void EncodeBlocks8(Code8 code, std::span<const float> x, std::span<uint8_t> codes,
                    std::span<float> scales) {
   CheckBlocks(x.size(), kStateBlock8, codes.size(), static_cast<int64_t>(x.size()), scales.size());
+  if (DeviceKernels* device = OnDevice()) return device->EncodeBlocks8(code, x, codes, scales);
   HWY_DYNAMIC_DISPATCH(EncodeAll8)(code, x.data(), x.size(), codes.data(), scales.data());
 }
 void DecodeBlocks8(Code8 code, std::span<const uint8_t> codes, std::span<const float> scales,
                    std::span<float> out) {
   CheckBlocks(out.size(), kStateBlock8, codes.size(), static_cast<int64_t>(out.size()),
               scales.size());
+  if (DeviceKernels* device = OnDevice()) return device->DecodeBlocks8(code, codes, scales, out);
   HWY_DYNAMIC_DISPATCH(DecodeAll8)(code, codes.data(), scales.data(), out.size(), out.data());
 }
 
@@ -403,10 +408,12 @@ void DivideByScales(std::span<const float> x, std::span<float> scales) {
 }
 
 void RoundToBf16(std::span<const float> x, uint64_t key, uint64_t first, std::span<uint16_t> out) {
+  if (DeviceKernels* device = OnDevice()) return device->RoundToBf16(x, key, first, out);
   HWY_DYNAMIC_DISPATCH(RoundSpanToBf16)(x.data(), x.size(), key, first, out.data());
 }
 
 void WidenBf16(std::span<const uint16_t> x, std::span<float> out) {
+  if (DeviceKernels* device = OnDevice()) return device->WidenBf16(x, out);
   for (size_t i = 0; i < x.size(); ++i) {
     out[i] = std::bit_cast<float>(static_cast<uint32_t>(x[i]) << 16);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/state_codes_simd.h"
 #include "hwy/highway.h"
 
@@ -253,6 +254,7 @@ void AdamWStep4(std::span<float> p, std::span<const float> g, CodedMoment m, Cod
   for (const CodedMoment& moment : {m, v}) {
     Check(p.size(), g.size(), moment, NibbleBytes(static_cast<int64_t>(p.size())), kStateBlock4);
   }
+  if (DeviceKernels* device = OnDevice()) return device->AdamWStep4(p, g, m, v, c);
   HWY_DYNAMIC_DISPATCH(AdamWAll4)
   (p.data(), g.data(), m.codes.data(), m.scales.data(), v.codes.data(), v.scales.data(), p.size(),
    c);
@@ -263,6 +265,7 @@ void AdamWStep8(std::span<float> p, std::span<const float> g, CodedMoment m, Cod
   for (const CodedMoment& moment : {m, v}) {
     Check(p.size(), g.size(), moment, static_cast<int64_t>(p.size()), kStateBlock8);
   }
+  if (DeviceKernels* device = OnDevice()) return device->AdamWStep8(p, g, m, v, c);
   HWY_DYNAMIC_DISPATCH(AdamWAll8)
   (p.data(), g.data(), m.codes.data(), m.scales.data(), v.codes.data(), v.scales.data(), p.size(),
    c);
@@ -271,6 +274,7 @@ void AdamWStep8(std::span<float> p, std::span<const float> g, CodedMoment m, Cod
 void SgdmStep4(std::span<float> p, std::span<const float> g, CodedMoment m,
                const SgdmCoefficients<float>& c) {
   Check(p.size(), g.size(), m, NibbleBytes(static_cast<int64_t>(p.size())), kStateBlock4);
+  if (DeviceKernels* device = OnDevice()) return device->SgdmStep4(p, g, m, c);
   HWY_DYNAMIC_DISPATCH(SgdmAll4)
   (p.data(), g.data(), m.codes.data(), m.scales.data(), p.size(), c);
 }

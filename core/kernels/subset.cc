@@ -1,4 +1,5 @@
 #include "core/kernels/subset.h"
+#include "core/kernels/device_kernels.h"
 
 #include <algorithm>
 #include <bit>
@@ -31,6 +32,7 @@ void ForMarked(std::span<const uint64_t> bitmap, size_t begin, size_t end, Visit
 }  // namespace
 
 void MarkSubset(uint64_t key, size_t numel, size_t k, std::span<uint64_t> bitmap) {
+  if (DeviceKernels* device = OnDevice()) return device->MarkSubset(key, numel, k, bitmap);
   TW_CHECK_LE(k, numel);
   TW_CHECK_EQ(bitmap.size(), BitmapWords(numel));
   const bool complement = k > numel / 2;
@@ -54,6 +56,9 @@ void MarkSubset(uint64_t key, size_t numel, size_t k, std::span<uint64_t> bitmap
 
 void TakeMarked(const MessageView& message, std::span<const uint64_t> bitmap, float decoded_factor,
                 uint8_t* to) {
+  if (DeviceKernels* device = OnDevice()) {
+    return device->TakeMarked(message, bitmap, decoded_factor, to);
+  }
   const std::span<float> x = message.buffer;
   TW_CHECK_EQ(bitmap.size(), BitmapWords(x.size()));
   constexpr size_t kBlockWords = 64;  // 16 KiB of floats: still in the nearest cache when visited
@@ -75,6 +80,7 @@ void TakeMarked(const MessageView& message, std::span<const uint64_t> bitmap, fl
 
 void AddMarked(std::span<float> out, std::span<const uint64_t> bitmap, float s,
                const uint8_t* from) {
+  if (DeviceKernels* device = OnDevice()) return device->AddMarked(out, bitmap, s, from);
   TW_CHECK_EQ(bitmap.size(), BitmapWords(out.size()));
   ForMarked(bitmap, 0, bitmap.size(), [&](size_t i) {
     out[i] += s * LoadLE<float>(from);

@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -274,6 +275,7 @@ std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
 
 std::span<const IndexedValue> TakeTopKNear(const MessageView& message, size_t k,
                                            std::span<IndexedValue> scratch, float* near) {
+  if (DeviceKernels* device = OnDevice()) return device->TakeTopK(message, k, scratch);
   const std::span<float> buffer = message.buffer;
   TW_CHECK_LE(k, buffer.size());
   TW_CHECK_GE(scratch.size(), TopKScratch(buffer.size(), k));

@@ -32,13 +32,14 @@ size_t TopKScratch(size_t numel, size_t k);
 
 // Performs the pending addition, moves the k largest magnitudes out of the buffer (which then holds
 // zeros there: the residual) and returns them at the front of scratch, indices ascending.
-// REQUIRES: k <= numel < 2^32, scratch.size() >= TopKScratch(numel, k). Thread safe.
+// REQUIRES: k <= numel < 2^32, scratch.size() >= TopKScratch(numel, k), or k on a device. Thread
+// safe.
 std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
                                        std::span<IndexedValue> scratch);
 
 // The same for one of many short messages in a row, whose k-th largest magnitude is probably near
 // *near (that of the message before; 0: no idea). Leaves its own there. Only the time depends on
-// what *near is.
+// what *near is; a device leaves it alone.
 std::span<const IndexedValue> TakeTopKNear(const MessageView& message, size_t k,
                                            std::span<IndexedValue> scratch, float* near);
 

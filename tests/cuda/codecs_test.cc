@@ -116,15 +116,22 @@ TEST_F(DeviceCodecs, IntegersOfASharedScaleAreTheCpus) {
 TEST_F(DeviceCodecs, RotationsAreTheCpus) {
   std::vector<device::RotateSegment> segments;
   std::vector<std::vector<float>> forth, back;
-  for (const size_t n : {0, 1, 2, 32, 1024, 4096, 8192}) {
-    std::vector<float> x = RandomFloats(n, n);
-    segments.push_back({Upload(x), 3, n, static_cast<int64_t>(n)});
-    kernels::Rotate(x, 3, n);
-    forth.push_back(x);
-    kernels::RotateBack(x, 3, n);
-    back.push_back(x);
+  for (const size_t n : {0, 1, 2, 32, 1024, 1024 + 64, 4096, 3 * 4096 + 1, 8192, 2 * 8192}) {
+    for (const int64_t block : {8, 1024, 8192}) {
+      if (!std::has_single_bit(n % static_cast<size_t>(block)) && n % static_cast<size_t>(block)) {
+        continue;
+      }
+      std::vector<float> x = RandomFloats(n, n);
+      segments.push_back({Upload(x), block, 3, n, static_cast<int64_t>(n)});
+      kernels::RotateBlocks(x, block, 3, n);
+      forth.push_back(x);
+      kernels::RotateBlocksBack(x, block, 3, n);
+      back.push_back(x);
+    }
   }
-  const auto table = TableOf(segments);
+  const int64_t tiles = device::PlaceRotated(segments);
+  const device::Table<device::RotateSegment> table{Upload(segments),
+                                                   static_cast<int32_t>(segments.size()), tiles};
   device::Rotate(table, stream());
   for (size_t i = 0; i < segments.size(); ++i) {
     EXPECT_TRUE(SameBits(forth[i], Download(segments[i].x, forth[i].size()))) << forth[i].size();

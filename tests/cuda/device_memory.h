@@ -22,11 +22,11 @@
 
 namespace tw {
 
-class DeviceMemory {
+class KernelMemory {
  public:
-  virtual ~DeviceMemory() = default;
+  virtual ~KernelMemory() = default;
   // Null with the reason in *why when this machine cannot run kernels.
-  static std::unique_ptr<DeviceMemory> Open(std::string* why);
+  static std::unique_ptr<KernelMemory> Open(std::string* why);
 
   virtual void* Allocate(size_t bytes) = 0;  // aligned to 256, freed with the object
   virtual void Free(void* memory) = 0;
@@ -45,7 +45,7 @@ class DeviceTest : public testing::Test {
 
   void SetUp() override {
     std::string why;
-    memory_ = DeviceMemory::Open(&why);
+    memory_ = KernelMemory::Open(&why);
     if (!memory_) GTEST_SKIP() << why;
   }
   void TearDown() override {
@@ -122,7 +122,7 @@ class DeviceTest : public testing::Test {
     uint8_t* start;
     size_t bytes;
   };
-  std::unique_ptr<DeviceMemory> memory_;
+  std::unique_ptr<KernelMemory> memory_;
   std::vector<Piece> pieces_;
 };
 

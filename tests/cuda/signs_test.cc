@@ -8,7 +8,7 @@ namespace tw {
 namespace {
 
 namespace device = kernels::device;
-using device::SignMeans;
+using kernels::SignMeans;
 
 class DeviceSigns : public DeviceTest, public testing::WithParamInterface<SignMeans> {};
 

@@ -152,7 +152,8 @@ TEST_F(DeviceTopK, PacksListsAndAddsThemAgain) {
     std::memcpy(bytes.data(), values.data(), bytes.size());
     std::vector<float> sum = RandomFloats(n, n + 1);
     segments.push_back({Upload(list), bits, Allocate(indices.size(), n % 3),
-                        Allocate(bytes.size(), n % 4), Upload(sum), 0.7f, static_cast<int64_t>(k)});
+                        Allocate(bytes.size(), n % 4), Upload(sum), static_cast<int64_t>(n), 0.7f,
+                        static_cast<int64_t>(k)});
     kernels::AddAtIndices(sum, 0.7f, indices, bits, k, bytes.data());
     packed.push_back(indices);
     sums.push_back(sum);

@@ -6,10 +6,12 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -49,8 +51,17 @@ struct Machine {
   Fiber* running = nullptr;
   const std::function<void()>* body = nullptr;
   std::mt19937_64 random{1};
-  int64_t launches = 0;
 };
+
+std::atomic<int64_t> launches = 0, fails_at = -1;
+std::atomic<Submit> submit = nullptr;
+std::atomic<cudaError_t> last_error = cudaSuccess;
+constexpr cudaError_t kLaunchFailed = 719;
+
+void Do(cudaStream_t stream, std::function<void()> work) {
+  if (const Submit to = submit) return to(stream, std::move(work));
+  work();
+}
 
 Machine& TheMachine() {
   static auto* machine = new Machine;
@@ -206,7 +217,6 @@ void RunBlock(Machine& machine) {
 
 void Launch(dim3 grid, dim3 block, const std::function<void()>& body) {
   Machine& machine = TheMachine();
-  ++machine.launches;
   gridDim = grid;
   blockDim = block;
   machine.num_threads = block.x * block.y * block.z;
@@ -223,8 +233,18 @@ void Launch(dim3 grid, dim3 block, const std::function<void()>& body) {
   }
 }
 
+void Launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> body) {
+  if (launches++ == fails_at) {
+    last_error = kLaunchFailed;
+    return;
+  }
+  Do(stream, [grid, block, body = std::move(body)] { Launch(grid, block, body); });
+}
+
+void SetSubmit(Submit to) { submit = to; }
+void FailLaunch(int64_t others) { fails_at = launches + others; }
 void SetSeed(uint64_t seed) { TheMachine().random.seed(seed); }
-int64_t LaunchCount() { return TheMachine().launches; }
+int64_t LaunchCount() { return launches; }
 
 void MeetBlock(Site at) { Wait(State::kAtBlock, at); }
 
@@ -239,3 +259,12 @@ const uint64_t* MeetWarp(unsigned mask, uint64_t brought, Site at) {
 int Lane() { return static_cast<int>(TheMachine().running->index % kLanes); }
 
 }  // namespace tw::emulation
+
+cudaError_t cudaGetLastError() { return tw::emulation::last_error.exchange(cudaSuccess); }
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == tw::emulation::kLaunchFailed ? "unspecified launch failure" : "no error";
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  tw::emulation::Do(stream, [=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}

@@ -9,7 +9,8 @@
 // a block at different barriers, a thread that has returned, lanes of a mask elsewhere. Shared
 // memory is filled with noise before each block. What is missing does not compile.
 //
-// One thread of the program at a time may launch.
+// Launches are done when the call returns, on one thread of the program at a time; where a runtime
+// is emulated too (runtime.h), its streams do them later, and any thread may launch.
 
 #include <bit>
 #include <cmath>
@@ -40,12 +41,9 @@ struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 using cudaError_t = int;
 inline constexpr cudaError_t cudaSuccess = 0;
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t) { return "none"; }
-inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  std::memset(to, value, bytes);
-  return cudaSuccess;
-}
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorString(cudaError_t);
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream);
 
 namespace tw::emulation {
 
@@ -55,6 +53,14 @@ struct DivergenceError : std::runtime_error {
 
 // Runs body() as every thread of every block. Throws DivergenceError.
 void Launch(dim3 grid, dim3 block, const std::function<void()>& body);
+// The same as work of a stream.
+void Launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> body);
+
+// Who does the work of streams; null: whoever launches, at once.
+using Submit = void (*)(cudaStream_t stream, std::function<void()> work);
+void SetSubmit(Submit submit);
+// The launch after `others` more is not done, and is an error.
+void FailLaunch(int64_t others = 0);
 
 // From here on the order of threads and blocks is another one.
 void SetSeed(uint64_t seed);

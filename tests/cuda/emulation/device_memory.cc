@@ -8,7 +8,7 @@
 namespace tw {
 namespace {
 
-class HostMemory : public DeviceMemory {
+class HostMemory : public KernelMemory {
  public:
   ~HostMemory() override {
     for (void* memory : held_) std::free(memory);
@@ -37,7 +37,7 @@ class HostMemory : public DeviceMemory {
 
 }  // namespace
 
-std::unique_ptr<DeviceMemory> DeviceMemory::Open(std::string*) {
+std::unique_ptr<KernelMemory> KernelMemory::Open(std::string*) {
   return std::make_unique<HostMemory>();
 }
 

@@ -13,7 +13,7 @@ void Succeeds(cudaError_t error) {
   if (error != cudaSuccess) ADD_FAILURE() << cudaGetErrorString(error);
 }
 
-class GpuMemory : public DeviceMemory {
+class GpuMemory : public KernelMemory {
  public:
   GpuMemory() { Succeeds(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
   ~GpuMemory() override {
@@ -50,7 +50,7 @@ class GpuMemory : public DeviceMemory {
 
 }  // namespace
 
-std::unique_ptr<DeviceMemory> DeviceMemory::Open(std::string* why) {
+std::unique_ptr<KernelMemory> KernelMemory::Open(std::string* why) {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0) {

@@ -9,7 +9,7 @@
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   std::string why;
-  if (!tw::DeviceMemory::Open(&why)) {
+  if (!tw::KernelMemory::Open(&why)) {
     std::cout << why << std::endl;
     return 77;
   }

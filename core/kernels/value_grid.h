@@ -9,13 +9,15 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <span>
 
 #include "core/base/bytes.h"
+#include "core/base/host_device.h"
 #include "core/kernels/topk.h"
 
-namespace tw {
+namespace tw::kernels {
 
 struct ValueGrid {
   float low = 0, high = 0, step = 0;
@@ -23,12 +25,14 @@ struct ValueGrid {
 
   static constexpr size_t kBytes = 2 * sizeof(float);  // fp32 a, fp32 b
 
-  ValueGrid(float low, float high, uint32_t top)
+  TW_HOST_DEVICE ValueGrid(float low, float high, uint32_t top)
       : low(low), high(high), step((high - low) / static_cast<float>(top)), top(top) {}
-  static ValueGrid Of(std::span<const kernels::IndexedValue> group, uint32_t top) {
+  // T for codes of `bits` bits.
+  TW_HOST_DEVICE static uint32_t Top(int bits) { return (1u << (bits - 1)) - 1; }
+  static ValueGrid Of(std::span<const IndexedValue> group, uint32_t top) {
     float low = std::numeric_limits<float>::max(), high = 0;
     for (const auto e : group) {
-      const float m = std::fabs(std::bit_cast<float>(kernels::ValueBitsOf(e)));
+      const float m = std::fabs(std::bit_cast<float>(ValueBitsOf(e)));
       low = std::min(low, m);
       high = std::max(high, m);
     }
@@ -43,15 +47,15 @@ struct ValueGrid {
   }
   bool valid() const { return low >= 0 && low <= high && std::isfinite(high); }
 
-  uint32_t Code(float x) const {
+  TW_HOST_DEVICE uint32_t Code(float x) const {
     uint32_t q = 0;
     if (step != 0) {
       const float at = std::floor((std::fabs(x) - low) / step + 0.5f);
       q = static_cast<uint32_t>(std::min(at, static_cast<float>(top)));
     }
-    return 2 * q + (std::signbit(x) ? 1 : 0);
+    return 2 * q + (std::bit_cast<uint32_t>(x) >> 31);
   }
-  float Value(uint32_t code) const {
+  TW_HOST_DEVICE float Value(uint32_t code) const {
     const uint32_t q = code >> 1;
     const float magnitude = q >= top ? high : low + static_cast<float>(q) * step;
     return code & 1 ? -magnitude : magnitude;
@@ -65,4 +69,4 @@ struct ValueGrid {
   }
 };
 
-}  // namespace tw
+}  // namespace tw::kernels

@@ -1,0 +1,42 @@
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <new>
+
+#include "core/kernels/device_queue.h"
+#include "core/kernels/device_staging.h"
+
+namespace tw::kernels {
+namespace {
+
+class CudaMemory : public DeviceMemory {
+ public:
+  explicit CudaMemory(int device) : device_(device) {}
+  uint8_t* Allocate(size_t bytes) override {
+    void* memory = nullptr;
+    if (cudaSetDevice(device_) != cudaSuccess ||
+        cudaMalloc(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) {
+      cudaGetLastError();
+      throw std::bad_alloc();
+    }
+    return static_cast<uint8_t*>(memory);
+  }
+  void Free(uint8_t* memory) override {
+    cudaSetDevice(device_);
+    cudaFree(memory);
+  }
+
+ private:
+  const int device_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device) {
+  CudaErrors errors(device);
+  errors.Succeeds(cudaSetDevice(device));
+  TW_RETURN_IF_ERROR(errors.status());
+  return std::make_unique<CudaMemory>(device);
+}
+
+}  // namespace tw::kernels

@@ -1,0 +1,35 @@
+#pragma once
+// The CUDA runtime that core/kernels/device_queue calls, on the CPU. What streams are given is done
+// as late as possible: when somebody waits for it, a piece at a time when an event is looked at, in
+// another stream's order only where an event says so. Who counts on more than that, or reuses
+// memory of the host too early, gets wrong numbers here too. Thread safe.
+//
+// Ends the program with a word on what is wrong: a copy whose sides are not where its kind says, or
+// not in one piece of memory; an address of the host within what is copied to the device.
+
+#include <cstdint>
+
+namespace tw::emulation {
+
+inline constexpr int kDevices = 8;
+
+struct RuntimeCounts {
+  int64_t allocations = 0;  // of device memory, pinned memory, events and streams
+  int64_t copies = 0;       // between host and device
+};
+RuntimeCounts CountsOfRuntime();
+
+// Waits for all streams of all devices.
+void FinishAllStreams();
+// Launches go to the runtime's streams while there is one of these.
+class LaunchesToStreams {
+ public:
+  LaunchesToStreams();
+  ~LaunchesToStreams();
+  LaunchesToStreams(const LaunchesToStreams&) = delete;
+  LaunchesToStreams& operator=(const LaunchesToStreams&) = delete;
+};
+// From now on copies are errors of the runtime.
+void FailCopies(bool fail);
+
+}  // namespace tw::emulation
