@@ -65,7 +65,10 @@ Status Name(const Status& status, int rank, const Segment& segment) {
 
 // The part of the second hop's error memory that belongs to a chunk.
 std::span<float> HopMemory(const Segment& segment, const Chunk& chunk, int n) {
-  const TensorView ranks = segment.hop->Slot("ranks", {1}, DType::kI32, Reshard::kReplicated);
+  StateBag& bag = *segment.hop->bag();
+  const std::string name = segment.hop->prefix() + "ranks";  // the host's, wherever e is
+  const TensorView ranks = bag.Slot(name, {1}, DType::kI32, Reshard::kReplicated);
+  bag.Touch(name);
   const TensorView e =
       segment.hop->Slot("e", segment.context.spec->shape, DType::kF32, Reshard::kKeepMean);
   int32_t& of = *static_cast<int32_t*>(ranks.data);

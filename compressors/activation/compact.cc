@@ -19,7 +19,9 @@
 #include <cmath>
 
 #include "core/api/activation_codec.h"
+#include "core/api/tensor_scope.h"
 #include "core/base/rng.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/expand.h"
 #include "core/kernels/normal.h"
 
@@ -30,6 +32,7 @@ static_assert(kernels::kStripCols == kernels::kNormalBlock);
 constexpr int64_t kStrip = kernels::kStripCols;
 constexpr uint32_t kNoParameter = 0x80000000u;  // keeps inputs' streams apart from parameters'
 constexpr int64_t kTileFloats = 1 << 16;        // of P at once, unless one strip has more
+constexpr int64_t kQueuedTileFloats = 1 << 22;  // on a device: few and large products
 
 struct CompactConfig {
   double compact_rank = 0.25;
@@ -55,14 +58,21 @@ class Compact : public ActivationCodec {
 
   std::vector<at::Tensor> Pack(const at::Tensor& x, const InputKey& key) const override {
     const int64_t n = x.size(1), r = GradientColumns(n);
-    const int64_t tile = std::max<int64_t>(1, kTileFloats / (r * kStrip)) * kStrip;
-    const at::Tensor strips = at::empty({r, std::min(tile, (n + kStrip - 1) / kStrip * kStrip)},
-                                        at::kFloat);  // a tile of P, transposed
+    const int64_t floats = QueueOf(x) ? kQueuedTileFloats : kTileFloats;
+    const int64_t tile = std::max<int64_t>(1, floats / (r * kStrip)) * kStrip;
+    // A tile of P, transposed.
+    const at::Tensor strips =
+        at::empty({r, std::min(tile, NumStrips(n) * kStrip)}, x.options().dtype(at::kFloat));
     at::Tensor z = at::zeros({x.size(0), r}, x.options());
     for (int64_t from = 0; from < n; from += tile) {
       const int64_t width = std::min(tile, n - from);
-      for (int64_t j = 0; j < width; j += kStrip) {
-        FillStrip(n, (from + j) / kStrip, key, strips.data_ptr<float>() + j, strips.size(1));
+      {
+        const TensorScope scope(x);
+        Together together;
+        for (int64_t j = 0; j < width; j += kStrip) {
+          together.Next();
+          FillStrips(n, (from + j) / kStrip, 1, key, strips.data_ptr<float>() + j, strips.size(1));
+        }
       }
       const at::Tensor p = strips.narrow(1, 0, width).to(x.scalar_type());
       z.addmm_(x.narrow(1, from, width), p.t());
@@ -76,30 +86,40 @@ class Compact : public ActivationCodec {
   }
 
   // Every strip of columns is an element's whole sum: the bits do not depend on who computes it.
-  void Expand(TensorView value, int64_t n, double keep, TensorView update,
-              const InputKey& key) const override {
+  void Expand(TensorView value, int64_t n, double keep, TensorView update, const InputKey& key,
+              at::Device on) const override {
     const int64_t r = GradientColumns(n), m = value.numel / n;
     TW_CHECK_EQ(update.numel, m * r);
-    at::parallel_for(0, (n + kStrip - 1) / kStrip, 1, [&](int64_t begin, int64_t end) {
+    const auto kept = static_cast<float>(keep), scale = static_cast<float>(config_.compact_scale);
+    if (auto* device = kernels::OnDevice()) {
+      const at::Tensor strips =
+          at::empty({NumStrips(n), r, kStrip}, at::TensorOptions(on).dtype(at::kFloat));
+      TW_CHECK(QueueOf(strips) == CurrentQueue());  // or strips are given back too early
+      FillStrips(n, 0, NumStrips(n), key, strips.data_ptr<float>(), kStrip);
+      return device->Expand(value.f32().data(), m, n, update.f32().data(), r,
+                            strips.const_data_ptr<float>(), kept, scale);
+    }
+    at::parallel_for(0, NumStrips(n), 1, [&](int64_t begin, int64_t end) {
       const at::Tensor strip = at::empty({r, kStrip}, at::kFloat);
       for (int64_t s = begin; s < end; ++s) {
-        FillStrip(n, s, key, strip.data_ptr<float>(), kStrip);
+        FillStrips(n, s, 1, key, strip.data_ptr<float>(), kStrip);
         kernels::ExpandStrip(value.f32().data() + s * kStrip,
                              {m, r, std::min(kStrip, n - s * kStrip), n}, update.f32().data(),
-                             strip.data_ptr<float>(), static_cast<float>(keep),
-                             static_cast<float>(config_.compact_scale));
+                             strip.data_ptr<float>(), kept, scale);
       }
     });
   }
 
  private:
-  // Rows 64 strip .. 64 strip + 63 of P, transposed: [r, 64].
-  void FillStrip(int64_t n, int64_t strip, const InputKey& key, float* out, int64_t stride) const {
+  static int64_t NumStrips(int64_t n) { return (n + kStrip - 1) / kStrip; }
+  // Strips of P, each 64 rows of it transposed, [r, 64], one below the other.
+  void FillStrips(int64_t n, int64_t first, int64_t count, const InputKey& key, float* out,
+                  int64_t stride) const {
     const int64_t r = GradientColumns(n);
     const uint64_t epoch = key.step / static_cast<uint64_t>(config_.compact_gap);
     const RngStream stream = RngStream::Of(key.seed, RngPurpose::kEncodeShared, epoch,
                                            key.input | kNoParameter, kSharedRank);
-    kernels::FillNormal(stream.key, static_cast<uint64_t>(strip * r), r,
+    kernels::FillNormal(stream.key, static_cast<uint64_t>(first * r), count * r,
                         static_cast<float>(1 / std::sqrt(static_cast<double>(r))), out, stride);
   }
 

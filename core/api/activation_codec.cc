@@ -2,7 +2,8 @@
 
 namespace tw {
 
-void ActivationCodec::Expand(TensorView, int64_t, double, TensorView, const InputKey&) const {
+void ActivationCodec::Expand(TensorView, int64_t, double, TensorView, const InputKey&,
+                             at::Device) const {
   TW_CHECK(false && "the gradients of this codec are no sketches");
 }
 

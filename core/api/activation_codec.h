@@ -37,9 +37,12 @@ class ActivationCodec {
                                     const at::Tensor& dy) const = 0;
   // Fewer than n: the gradient is a sketch, and Expand is there.
   virtual int64_t GradientColumns(int64_t n) const { return n; }
-  // value [m, n] <- keep * value + E(update [m, GradientColumns(n)]); see Expansion::Apply.
+  // value [m, n] <- keep * value + E(update [m, GradientColumns(n)]); see Expansion::Apply. Scratch
+  // is LibTorch's, on `device`, where both are. REQUIRES, where that is not the host: called within
+  // a DeviceScope of the tensors' queue (core/api/tensor_scope.h), and not within a Together, which
+  // would come to the scratch when it is others' again.
   virtual void Expand(TensorView value, int64_t n, double keep, TensorView update,
-                      const InputKey& key) const;
+                      const InputKey& key, at::Device device = at::kCPU) const;
 };
 
 }  // namespace tw

@@ -29,6 +29,7 @@ class Task {
   virtual ~Task() = default;
   // Named, trainable, each storage once (a tied head is not listed again), in registration order;
   // the same on all ranks. The tensors are the model's own: writing into them changes the model.
+  // They are on TaskOptions::device.
   virtual std::vector<std::pair<std::string, at::Tensor>> parameters() = 0;
   // Those of them whose gradients are sketches. Fixed once the task is made.
   virtual Sketches sketches() { return {}; }
@@ -56,6 +57,7 @@ struct TaskOptions {
   uint64_t seed = 1;
   int rank = 0;
   int world_size = 1;
+  at::Device device = at::kCPU;    // of parameters, and of what they are multiplied with
   int64_t batch_size = 8;          // per rank and micro-batch
   std::string precision = "fp32";  // fp32 | bf16 (autocast)
   bool bf16_weights = false;       // of linear layers, and with them their gradients

@@ -1,6 +1,7 @@
 #include "core/engine/tensor_memory.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 
 #include <atomic>
@@ -49,6 +50,21 @@ class CountingAllocator final : public c10::Allocator {
   }
 };
 
+// Null where LibTorch has none, or none that counts; its library for such devices may be missing.
+c10::DeviceAllocator* AllocatorOf(c10::Device device) {
+  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
+  return allocator && allocator->initialized() ? allocator : nullptr;
+}
+
+c10::DeviceIndex IndexOf(c10::Device device) { return device.has_index() ? device.index() : 0; }
+
+c10::CachingAllocator::Stat OfDevice(c10::Device device) {
+  c10::DeviceAllocator* allocator = AllocatorOf(device);
+  if (!allocator) return {};
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return allocator->getDeviceStats(IndexOf(device)).allocated_bytes[kAll];
+}
+
 }  // namespace
 
 void InstallTensorMemoryCounter() {
@@ -60,8 +76,20 @@ void InstallTensorMemoryCounter() {
   (void)installed;
 }
 
-int64_t LiveTensorBytes() { return live_bytes.load(std::memory_order_relaxed); }
-int64_t PeakTensorBytes() { return peak_bytes.load(std::memory_order_relaxed); }
-void ResetPeakTensorBytes() { peak_bytes.store(LiveTensorBytes(), std::memory_order_relaxed); }
+int64_t LiveTensorBytes(c10::Device device) {
+  if (device.is_cpu()) return live_bytes.load(std::memory_order_relaxed);
+  return OfDevice(device).current;
+}
+int64_t PeakTensorBytes(c10::Device device) {
+  if (device.is_cpu()) return peak_bytes.load(std::memory_order_relaxed);
+  return OfDevice(device).peak;
+}
+void ResetPeakTensorBytes(c10::Device device) {
+  if (device.is_cpu()) {
+    peak_bytes.store(LiveTensorBytes(), std::memory_order_relaxed);
+  } else if (c10::DeviceAllocator* allocator = AllocatorOf(device)) {
+    allocator->resetPeakStats(IndexOf(device));
+  }
+}
 
 }  // namespace tw

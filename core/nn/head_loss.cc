@@ -1,10 +1,9 @@
 #include "core/nn/head_loss.h"
 
-#include <ATen/Parallel.h>
-
-#include "core/kernels/softmax.h"
 #include "core/nn/precision.h"
+#include "core/nn/score_rows.h"
 #include "core/nn/tiles.h"
+#include "core/nn/to_device.h"
 
 namespace tw {
 namespace {
@@ -13,20 +12,13 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRowsPerTask = 4;
-
-std::span<float> RowOf(const at::Tensor& scores, int64_t row) {
-  const auto columns = static_cast<size_t>(scores.size(1));
-  return {scores.data_ptr<float>() + row * scores.size(1), columns};
-}
-
 // One call's tensors, in the types the products want.
 class Head {
  public:
   Head(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, bool bf16)
       : hidden_(hidden),
         weight_(weight),
-        labels_(labels.data_ptr<int64_t>()),
+        labels_(labels),
         type_(bf16 ? at::kBFloat16 : at::kFloat) {}
 
   // `rows` of hidden times the rows `columns` of the weight, fp32, in the front of `buffer`.
@@ -53,7 +45,13 @@ class Head {
 
   int64_t rows() const { return hidden_.size(0); }
   int64_t vocab() const { return weight_.size(0); }
-  int64_t label(int64_t row) const { return labels_[row]; }
+  at::Tensor Labels(Tile rows) const { return labels_.narrow(0, rows.from, rows.count); }
+  // A number a row, as ScoreRows leaves them.
+  at::Tensor RowNumbers() const {
+    return at::empty({rows()}, labels_.options().dtype(at::kDouble));
+  }
+  const ScoreRows& score_rows() const { return ScoreRows::For(hidden_); }
+  at::TensorOptions options() const { return hidden_.options().dtype(at::kFloat); }
 
  private:
   at::Tensor HiddenOf(Tile rows) const {
@@ -72,15 +70,14 @@ class Head {
     }
   }
 
-  at::Tensor hidden_, weight_;
-  const int64_t* labels_;
+  at::Tensor hidden_, weight_, labels_;
   at::ScalarType type_;
 };
 
 // The labels that count; refuses others than those allowed.
 int64_t CountLabels(const at::Tensor& labels, int64_t vocab) {
   int64_t valid = 0;
-  const int64_t* label = labels.data_ptr<int64_t>();
+  const auto* label = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.numel(); ++i) {
     if (label[i] == kIgnoredLabel) continue;
     TORCH_CHECK(label[i] >= 0 && label[i] < vocab, "label ", label[i], " is not in 0 .. ",
@@ -92,79 +89,51 @@ int64_t CountLabels(const at::Tensor& labels, int64_t vocab) {
 
 at::Tensor Buffer(const Head& head, int64_t chunks, int64_t columns) {
   const int64_t rows = (head.rows() + chunks - 1) / chunks;
-  return at::empty({rows * std::min(columns, head.vocab())}, at::kFloat);
+  return at::empty({rows * std::min(columns, head.vocab())}, head.options());
 }
 
-double Sum(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double v : values) sum += v;
-  return sum;
+float ScaleOf(int64_t valid, float factor = 1.0f) {
+  return valid ? factor / static_cast<float>(valid) : 0.0f;
 }
 
-// The fused form: summed loss; dh and dw are written, both times 1 / valid.
-double LossAndGradients(const Head& head, int64_t chunks, int64_t valid, const at::Tensor& dh,
-                        const at::Tensor& dw) {
-  const at::Tensor buffer = Buffer(head, chunks, head.vocab());
+// The fused form: the mean loss; dh and dw are written.
+at::Tensor LossAndGradients(const Head& head, int64_t chunks, int64_t valid, const at::Tensor& dh,
+                            const at::Tensor& dw) {
+  const ScoreRows& score_rows = head.score_rows();
+  const at::Tensor buffer = Buffer(head, chunks, head.vocab()), losses = head.RowNumbers();
   const Tile all{0, head.vocab()};
-  const float scale = valid ? 1.0f / static_cast<float>(valid) : 0.0f;
-  std::vector<double> losses(static_cast<size_t>(head.rows()));
   for (int64_t c = 0; c < chunks; ++c) {
     const Tile rows = TileOf(head.rows(), c, chunks);
     const at::Tensor scores = head.Scores(rows, all, buffer);
-    at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const std::span<float> row = RowOf(scores, r);
-        const int64_t label = head.label(rows.from + r);
-        if (label == kIgnoredLabel) {
-          std::fill(row.begin(), row.end(), 0.0f);
-        } else {
-          losses[static_cast<size_t>(rows.from + r)] =
-              kernels::CrossEntropyInPlace(row, label, scale);
-        }
-      }
-    });
+    score_rows.CrossEntropy({scores, head.Labels(rows)}, ScaleOf(valid),
+                            losses.narrow(0, rows.from, rows.count));
     head.AddGradients(scores, rows, all, true, c == 0, dh, dw);
   }
-  return Sum(losses);
+  return score_rows.Mean(losses, valid);
 }
 
 int64_t NumBlocks(const Head& head) { return (head.vocab() + kVocabBlock - 1) / kVocabBlock; }
 
-// The recompute form, forward: summed loss, and lse [N] of the rows.
-double LossOnly(const Head& head, int64_t chunks, double* lse) {
-  const at::Tensor buffer = Buffer(head, chunks, kVocabBlock);
-  std::vector<double> losses(static_cast<size_t>(head.rows()));
+// The recompute form, forward: the mean loss, and lse [N] of the rows.
+at::Tensor LossOnly(const Head& head, int64_t chunks, int64_t valid, const at::Tensor& lse) {
+  const ScoreRows& score_rows = head.score_rows();
+  const at::Tensor buffer = Buffer(head, chunks, kVocabBlock), losses = head.RowNumbers();
   for (int64_t c = 0; c < chunks; ++c) {
     const Tile rows = TileOf(head.rows(), c, chunks);
-    std::vector<kernels::LogSumExp> sums(static_cast<size_t>(rows.count));
+    const at::Tensor labels = head.Labels(rows);
+    const ScoreSums sums = score_rows.Begin(labels);
     for (int64_t b = 0; b < NumBlocks(head); ++b) {
       const Tile columns = TileOf(head.vocab(), b, NumBlocks(head));
-      const at::Tensor scores = head.Scores(rows, columns, buffer);
-      at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          const int64_t at = head.label(rows.from + r) - columns.from;
-          if (head.label(rows.from + r) == kIgnoredLabel) continue;
-          const std::span<float> row = RowOf(scores, r);
-          sums[static_cast<size_t>(r)].Add(row);
-          if (at >= 0 && at < columns.count) {
-            losses[static_cast<size_t>(rows.from + r)] =
-                -static_cast<double>(row[static_cast<size_t>(at)]);
-          }
-        }
-      });
+      score_rows.Add({head.Scores(rows, columns, buffer), labels, columns.from}, sums);
     }
-    for (int64_t r = 0; r < rows.count; ++r) {
-      if (head.label(rows.from + r) == kIgnoredLabel) continue;
-      const double value = sums[static_cast<size_t>(r)].value();
-      losses[static_cast<size_t>(rows.from + r)] += value;
-      if (lse) lse[rows.from + r] = value;
-    }
+    score_rows.Finish(labels, sums, lse.narrow(0, rows.from, rows.count),
+                      losses.narrow(0, rows.from, rows.count));
   }
-  return Sum(losses);
+  return score_rows.Mean(losses, valid);
 }
 
 // The recompute form, backward.
-void Gradients(const Head& head, int64_t chunks, const double* lse, float scale,
+void Gradients(const Head& head, int64_t chunks, const at::Tensor& lse, float scale,
                const at::Tensor& dh, const at::Tensor& dw) {
   const at::Tensor buffer = Buffer(head, chunks, kVocabBlock);
   for (int64_t c = 0; c < chunks; ++c) {
@@ -172,34 +141,29 @@ void Gradients(const Head& head, int64_t chunks, const double* lse, float scale,
     for (int64_t b = 0; b < NumBlocks(head); ++b) {
       const Tile columns = TileOf(head.vocab(), b, NumBlocks(head));
       const at::Tensor scores = head.Scores(rows, columns, buffer);
-      at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          const std::span<float> row = RowOf(scores, r);
-          const int64_t label = head.label(rows.from + r), at = label - columns.from;
-          if (label == kIgnoredLabel) {
-            std::fill(row.begin(), row.end(), 0.0f);
-            continue;
-          }
-          kernels::SoftmaxGradient(row, lse[rows.from + r], scale);
-          if (at >= 0 && at < columns.count) row[static_cast<size_t>(at)] -= scale;
-        }
-      });
+      head.score_rows().Gradient({scores, head.Labels(rows), columns.from},
+                                 lse.narrow(0, rows.from, rows.count), scale);
       head.AddGradients(scores, rows, columns, b == 0, c == 0, dh, dw);
     }
   }
 }
 
-at::Tensor MeanOf(double sum, int64_t valid) {
-  return at::scalar_tensor(sum / static_cast<double>(valid), at::kFloat);
-}
-
 // Where the weight's gradient is added up: in fp32, whatever the weight is. Autograd casts it.
 at::Tensor SumOfGradients(const at::Tensor& weight) {
-  return at::empty(weight.sizes(), at::kFloat);
+  return at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
 }
+
+void MultiplyBoth(const at::Tensor& dh, const at::Tensor& dw, const at::Tensor& by) {
+  if (dh.defined()) dh.mul_(by);
+  if (dw.defined()) dw.mul_(by);
+}
+
+// Products below are in the types that Head gives them.
+using NoAutocast = c10::impl::ExcludeDispatchKeyGuard;
 
 struct Call {
   int64_t chunks;
+  int64_t valid;  // labels
   bool bf16;
 };
 
@@ -207,16 +171,15 @@ class FusedHeadLoss : public torch::autograd::Function<FusedHeadLoss> {
  public:
   static Variable forward(AutogradContext* context, const Variable& hidden, const Variable& weight,
                           const at::Tensor& labels, const Call& call) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-    const int64_t valid = CountLabels(labels, weight.size(0));
+    const NoAutocast no_autocast(c10::autocast_dispatch_keyset);
     at::Tensor dh, dw;
     if (hidden.requires_grad()) dh = at::empty_like(hidden, at::MemoryFormat::Contiguous);
     if (weight.requires_grad()) dw = SumOfGradients(weight);
     const Head head(hidden, weight, labels, call.bf16);
-    const double loss = LossAndGradients(head, call.chunks, valid, dh, dw);
+    const at::Tensor loss = LossAndGradients(head, call.chunks, call.valid, dh, dw);
     context->saved_data["dh"] = dh;
     context->saved_data["dw"] = dw;
-    return MeanOf(loss, valid);
+    return loss;
   }
 
   static variable_list backward(AutogradContext* context, variable_list dy) {
@@ -227,10 +190,8 @@ class FusedHeadLoss : public torch::autograd::Function<FusedHeadLoss> {
     at::Tensor dh = kept->second.toTensor(), dw = context->saved_data["dw"].toTensor();
     context->saved_data.clear();
     const torch::NoGradGuard no_graph;
-    if (dy[0].item<float>() != 1.0f) {
-      if (dh.defined()) dh.mul_(dy[0]);
-      if (dw.defined()) dw.mul_(dy[0]);
-    }
+    // Whether a device's number is 1 is not known without waiting for it.
+    if (!dy[0].is_cpu() || dy[0].item<float>() != 1.0f) MultiplyBoth(dh, dw, dy[0]);
     return {dh, dw, {}, {}};
   }
 };
@@ -239,16 +200,15 @@ class RecomputedHeadLoss : public torch::autograd::Function<RecomputedHeadLoss> 
  public:
   static Variable forward(AutogradContext* context, const Variable& hidden, const Variable& weight,
                           const at::Tensor& labels, const Call& call) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-    const int64_t valid = CountLabels(labels, weight.size(0));
-    const at::Tensor lse = at::empty({hidden.size(0)}, at::kDouble);
+    const NoAutocast no_autocast(c10::autocast_dispatch_keyset);
     const Head head(hidden, weight, labels, call.bf16);
-    const double loss = LossOnly(head, call.chunks, lse.data_ptr<double>());
+    const at::Tensor lse = head.RowNumbers();
+    const at::Tensor loss = LossOnly(head, call.chunks, call.valid, lse);
     context->save_for_backward({hidden, weight, labels, lse});
-    context->saved_data["valid"] = valid;
+    context->saved_data["valid"] = call.valid;
     context->saved_data["chunks"] = call.chunks;
     context->saved_data["bf16"] = call.bf16;
-    return MeanOf(loss, valid);
+    return loss;
   }
 
   static variable_list backward(AutogradContext* context, variable_list dy) {
@@ -262,9 +222,11 @@ class RecomputedHeadLoss : public torch::autograd::Function<RecomputedHeadLoss> 
     if (context->needs_input_grad(1)) {
       dw = SumOfGradients(saved[1]);
     }
-    const float scale = valid ? dy[0].item<float>() / static_cast<float>(valid) : 0.0f;
+    const bool on_host = dy[0].is_cpu();
     Gradients({saved[0], saved[1], saved[2], context->saved_data["bf16"].toBool()},
-              context->saved_data["chunks"].toInt(), saved[3].data_ptr<double>(), scale, dh, dw);
+              context->saved_data["chunks"].toInt(), saved[3],
+              ScaleOf(valid, on_host ? dy[0].item<float>() : 1.0f), dh, dw);
+    if (!on_host) MultiplyBoth(dh, dw, dy[0]);
     return {dh, dw, {}, {}};
   }
 };
@@ -282,12 +244,16 @@ at::Tensor HeadLoss(const at::Tensor& hidden, const at::Tensor& weight, const at
   };
   TORCH_CHECK(fits(hidden) && fits(weight) && labels.scalar_type() == at::kLong,
               "hidden and weight are fp32 or bf16, labels int64");
-  const at::Tensor label = labels.contiguous(), rows = hidden.contiguous();
-  const Call call{ClampTiles(rows.size(0), options.chunks), InBf16Scope()};
+  const at::Tensor on_host = labels.cpu().contiguous();
+  const Call call{ClampTiles(hidden.size(0), options.chunks), CountLabels(on_host, weight.size(0)),
+                  InBf16Scope(hidden.device().type())};
+  const at::Tensor label =
+      labels.device() == hidden.device() ? labels.contiguous() : ToDevice(on_host, hidden.device());
+  const at::Tensor rows = hidden.contiguous();
   if (!at::GradMode::is_enabled()) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-    const int64_t valid = CountLabels(label, weight.size(0));
-    return MeanOf(LossOnly({rows, weight, label, call.bf16}, call.chunks, nullptr), valid);
+    const NoAutocast no_autocast(c10::autocast_dispatch_keyset);
+    const Head head(rows, weight, label, call.bf16);
+    return LossOnly(head, call.chunks, call.valid, head.RowNumbers());
   }
   return options.recompute ? RecomputedHeadLoss::apply(rows, weight, label, call)
                            : FusedHeadLoss::apply(rows, weight, label, call);

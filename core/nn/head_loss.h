@@ -16,8 +16,8 @@
 //
 // dW is returned once. Under bf16 products take bf16 factors as autocast has it; scores, softmax
 // and the sum over pieces are fp32. Without gradients (evaluation) both forms only compute lse. No
-// valid label: the loss is NaN and gradients 0, as in PyTorch. Not thread safe against changes of
-// its inputs.
+// valid label: the loss is NaN and gradients 0, as in PyTorch. On a device nothing waits, but for
+// labels that are there. Not thread safe against changes of its inputs.
 
 #include <ATen/core/Tensor.h>
 namespace tw {
@@ -33,8 +33,8 @@ struct HeadLossOptions {
 };
 
 // hidden [N, D] fp32 or bf16, weight [V, D] fp32, labels int64 [N], each 0 .. V - 1 or
-// kIgnoredLabel -> the mean loss in nats, fp32 []. Throws c10::Error for other labels, other types,
-// and for a second backward through one fused forward.
+// kIgnoredLabel, on the host or where the others are -> the mean loss in nats, fp32 []. Throws
+// c10::Error for other labels, other types, and for a second backward through one fused forward.
 at::Tensor HeadLoss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                     const HeadLossOptions& options);
 

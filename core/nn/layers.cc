@@ -15,7 +15,8 @@ void Linear::KeepInputAs(std::shared_ptr<const LinearInput> input) {
   input_ = std::move(input);
   sketch_.reset();
   if (!input_ || !input_->sketches()) return;
-  const at::Tensor zero = torch::zeros({1}).expand({weight.size(0), input_->gradient_columns()});
+  const at::Tensor zero = torch::zeros({1}, torch::dtype(torch::kFloat).device(weight.device()))
+                              .expand({weight.size(0), input_->gradient_columns()});
   sketch_ = GradientSketch{zero.detach().requires_grad_(), input_.get()};
 }
 void Linear::PutLeaves(std::vector<at::Tensor>* parameters) const {

@@ -22,8 +22,10 @@ struct Work : torch::CustomClassHolder {
 
 // In the type in which linear() would multiply.
 at::Tensor Cast(const at::Tensor& t) {
-  if (!t.defined() || !at::autocast::is_autocast_enabled(at::kCPU)) return t;
-  return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU);
+  if (!t.defined()) return t;
+  const at::DeviceType device = t.device().type();
+  if (!at::autocast::is_autocast_enabled(device)) return t;
+  return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), t, device);
 }
 
 // Variables: x, weight, and bias and leaf where there are any; the weight's gradient goes to the
@@ -73,8 +75,14 @@ class KeptLinear : public torch::autograd::Function<KeptLinear> {
 }  // namespace
 
 LinearInput::LinearInput(std::shared_ptr<const ActivationCodec> codec, int64_t features,
-                         uint64_t seed, uint32_t id, std::shared_ptr<const uint64_t> step)
-    : codec_(std::move(codec)), features_(features), seed_(seed), id_(id), step_(std::move(step)) {}
+                         uint64_t seed, uint32_t id, std::shared_ptr<const uint64_t> step,
+                         at::Device device)
+    : codec_(std::move(codec)),
+      features_(features),
+      seed_(seed),
+      id_(id),
+      step_(std::move(step)),
+      device_(device) {}
 
 PackedInput LinearInput::Pack(const at::Tensor& x) const {
   if (!at::GradMode::is_enabled()) return {x, nullptr, {}};
@@ -96,15 +104,16 @@ at::Tensor LinearInput::Linear(const PackedInput& x, const at::Tensor& weight,
 }
 
 void LinearInput::Apply(TensorView value, double keep, TensorView update) const {
-  codec_->Expand(value, features_, keep, update, key());
+  codec_->Expand(value, features_, keep, update, key(), device_);
 }
 
-LinearInputs::LinearInputs(std::shared_ptr<const ActivationCodec> codec, uint64_t seed)
-    : codec_(std::move(codec)), seed_(seed) {}
+LinearInputs::LinearInputs(std::shared_ptr<const ActivationCodec> codec, uint64_t seed,
+                           at::Device device)
+    : codec_(std::move(codec)), seed_(seed), device_(device) {}
 
 std::shared_ptr<const LinearInput> LinearInputs::Make(int64_t features) {
   if (!codec_ || codec_->keeps_input()) return nullptr;
-  return std::make_shared<LinearInput>(codec_, features, seed_, count_++, step_);
+  return std::make_shared<LinearInput>(codec_, features, seed_, count_++, step_, device_);
 }
 
 }  // namespace tw

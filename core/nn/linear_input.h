@@ -31,9 +31,9 @@ struct PackedInput {
 
 class LinearInput : public Expansion {
  public:
-  // `step` is that of the optimizer, written by LinearInputs.
+  // `step` is that of the optimizer, written by LinearInputs; `device` is where the weights are.
   LinearInput(std::shared_ptr<const ActivationCodec> codec, int64_t features, uint64_t seed,
-              uint32_t id, std::shared_ptr<const uint64_t> step);
+              uint32_t id, std::shared_ptr<const uint64_t> step, at::Device device);
 
   PackedInput Pack(const at::Tensor& x) const;
   // x weight^T + bias. `sketch` is undefined where the codec's gradients have the weight's shape.
@@ -52,6 +52,7 @@ class LinearInput : public Expansion {
   uint64_t seed_;
   uint32_t id_;
   std::shared_ptr<const uint64_t> step_;
+  at::Device device_;
 };
 
 // x as layers without a LinearInput take it.
@@ -63,8 +64,9 @@ inline PackedInput PackInput(const std::shared_ptr<const LinearInput>& input, co
 class LinearInputs {
  public:
   LinearInputs() = default;
-  // A null codec, or one that keeps inputs, makes none.
-  LinearInputs(std::shared_ptr<const ActivationCodec> codec, uint64_t seed);
+  // A null codec, or one that keeps inputs, makes none. `device` is where the model is.
+  LinearInputs(std::shared_ptr<const ActivationCodec> codec, uint64_t seed,
+               at::Device device = at::kCPU);
   // Null where layers keep their input.
   std::shared_ptr<const LinearInput> Make(int64_t features);
   // Before the forward passes of a step of the optimizer.
@@ -73,6 +75,7 @@ class LinearInputs {
  private:
   std::shared_ptr<const ActivationCodec> codec_;
   uint64_t seed_ = 1;
+  at::Device device_ = at::kCPU;
   uint32_t count_ = 0;
   std::shared_ptr<uint64_t> step_ = std::make_shared<uint64_t>(0);
 };

@@ -5,12 +5,12 @@
 
 namespace tw {
 
-PrecisionScope::PrecisionScope(bool bf16) : bf16_(bf16) {
+PrecisionScope::PrecisionScope(bool bf16, at::DeviceType device) : bf16_(bf16), device_(device) {
   if (!bf16_) return;
-  enabled_before_ = at::autocast::is_autocast_enabled(at::kCPU);
-  dtype_before_ = at::autocast::get_autocast_dtype(at::kCPU);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  enabled_before_ = at::autocast::is_autocast_enabled(device_);
+  dtype_before_ = at::autocast::get_autocast_dtype(device_);
+  at::autocast::set_autocast_enabled(device_, true);
+  at::autocast::set_autocast_dtype(device_, at::kBFloat16);
   at::autocast::increment_nesting();
 }
 
@@ -18,13 +18,13 @@ PrecisionScope::~PrecisionScope() {
   if (!bf16_) return;
   // The cache holds bf16 copies of the weights, which the optimizer is about to change.
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(at::kCPU, enabled_before_);
-  at::autocast::set_autocast_dtype(at::kCPU, dtype_before_);
+  at::autocast::set_autocast_enabled(device_, enabled_before_);
+  at::autocast::set_autocast_dtype(device_, dtype_before_);
 }
 
-bool InBf16Scope() {
-  return at::autocast::is_autocast_enabled(at::kCPU) &&
-         at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
+bool InBf16Scope(at::DeviceType device) {
+  return at::autocast::is_autocast_enabled(device) &&
+         at::autocast::get_autocast_dtype(device) == at::kBFloat16;
 }
 
 }  // namespace tw

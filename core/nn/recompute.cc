@@ -66,7 +66,7 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
       {
         // Closed before the pieces' own backward, which may open one itself: a cache of bf16
         // weights made without a graph must not be seen by a run that needs one.
-        const PrecisionScope precision(work->bf16);
+        const PrecisionScope precision(work->bf16, x.device().type());
         y_i = work->body(x_i);
       }
       const variable_list d_i =
@@ -94,8 +94,9 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
 
 at::Tensor Apply(const TensorFn& body, const at::Tensor& x,
                  const std::vector<at::Tensor>& parameters, int64_t tiles) {
-  return RecomputeFunction::apply(x, at::TensorList(parameters),
-                                  c10::make_intrusive<Work>(body, tiles, InBf16Scope()));
+  return RecomputeFunction::apply(
+      x, at::TensorList(parameters),
+      c10::make_intrusive<Work>(body, tiles, InBf16Scope(x.device().type())));
 }
 
 }  // namespace

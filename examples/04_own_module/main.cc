@@ -27,12 +27,12 @@ class Waves : public tw::TaskFor<Net> {
   Waves(const WavesConfig& config, const tw::TaskOptions& options)
       : TaskFor(options, 64), frequency_(config.frequency) {}
   at::Tensor Loss(uint64_t step, int64_t micro) override {
-    return Error(torch::rand({options_.batch_size, 2}, BatchGenerator(step, micro)));
+    return Error(Moved(torch::rand({options_.batch_size, 2}, BatchGenerator(step, micro))));
   }
   tw::StatusOr<tw::EvalResult> Evaluate() override {
     torch::NoGradGuard no_grad;
     const at::Tensor line = torch::linspace(0, 1, 64);
-    const at::Tensor grid = torch::cartesian_prod({line, line});
+    const at::Tensor grid = Moved(torch::cartesian_prod({line, line}));
     return tw::EvalResult{.loss = Error(grid).item<double>(), .tokens = grid.size(0)};
   }
 

@@ -21,7 +21,7 @@ class ClassificationTask : public ModelTask {
     std::vector<int64_t> samples =
         BatchPositions(key, static_cast<int64_t>(shard_.size()), options_.batch_size);
     for (int64_t& s : samples) s = shard_[static_cast<size_t>(s)];
-    return MeanLoss(Inputs(samples), Labels(samples));
+    return MeanLoss(Moved(Inputs(samples)), Labels(samples));
   }
 
   StatusOr<EvalResult> EvaluatePart(int part, int parts) override {
@@ -35,7 +35,7 @@ class ClassificationTask : public ModelTask {
     for (int64_t first = from; first < to; first += kEvalBatch) {
       const std::vector<int64_t> samples(all.begin() + first,
                                          all.begin() + std::min(first + kEvalBatch, to));
-      const at::Tensor scores = Scores(Inputs(samples)), labels = Labels(samples);
+      const at::Tensor scores = Scores(Moved(Inputs(samples))), labels = Moved(Labels(samples));
       loss += at::cross_entropy_loss(scores, labels).item<double>() *
               static_cast<double>(samples.size());
       correct += scores.argmax(1).eq(labels).sum().item<double>();

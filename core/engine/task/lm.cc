@@ -72,7 +72,9 @@ class LmTask : public ModelTask {
  private:
   at::Tensor LossOf(const std::vector<int64_t>& windows) const {
     const at::Tensor ids = torch::tensor(windows).view({-1, corpus_.context() + 1});
-    return MeanLoss(ids.narrow(1, 0, corpus_.context()), ids.narrow(1, 1, corpus_.context()));
+    // Labels stay on the host, where the model's loss can count them.
+    return MeanLoss(Moved(ids.narrow(1, 0, corpus_.context())),
+                    ids.narrow(1, 1, corpus_.context()));
   }
 
   TextCorpus corpus_;

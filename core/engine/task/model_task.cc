@@ -5,12 +5,12 @@
 namespace tw {
 
 at::Tensor ModelTask::Scores(const at::Tensor& input) const {
-  const PrecisionScope precision(bf16_);
+  const PrecisionScope precision(bf16_, options_.device.type());
   return model_->Forward(input).to(at::kFloat);
 }
 
 at::Tensor ModelTask::MeanLoss(const at::Tensor& input, const at::Tensor& labels) const {
-  const PrecisionScope precision(bf16_);
+  const PrecisionScope precision(bf16_, options_.device.type());
   return model_->Loss(input, labels);
 }
 
@@ -63,8 +63,10 @@ StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const cha
   TW_ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
                       factory->Create(input, options.seed, options.memory));
   if (options.bf16_weights) TW_RETURN_IF_ERROR(NarrowWeights(*model, options));
+  MoveModule(*model, options.device);  // before sketches are made, which lie where the weights do
   if (options.activations && !options.activations->keeps_input()) {
-    TW_RETURN_IF_ERROR(model->KeepInputs(LinearInputs(options.activations, options.seed)));
+    TW_RETURN_IF_ERROR(
+        model->KeepInputs(LinearInputs(options.activations, options.seed, options.device)));
   }
   return model;
 }

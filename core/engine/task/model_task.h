@@ -15,7 +15,7 @@ class ModelTask : public ModuleTask {
   ModelTask(std::shared_ptr<Model> model, const TaskOptions& options)
       : ModuleTask(model, options), model_(std::move(model)), bf16_(options.precision == "bf16") {}
 
-  // Scores in fp32.
+  // Scores in fp32. Inputs and labels below may be the host's, and are moved to the model then.
   at::Tensor Scores(const at::Tensor& input) const;
   // Mean cross entropy in nats; see Model::Loss.
   at::Tensor MeanLoss(const at::Tensor& input, const at::Tensor& labels) const;
@@ -28,7 +28,8 @@ class ModelTask : public ModuleTask {
   bool bf16_;
 };
 
-// The model that [model] names (`fallback` when it names none) for such data. ConfigError when that
+// The model that [model] names (`fallback` when it names none) for such data, on options.device,
+// with the numbers it would have on the host. ConfigError when that
 // kind of model does not take it, naming those that do, and when precision is neither fp32 nor
 // bf16.
 StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const char* fallback,

@@ -7,8 +7,22 @@
 #include "core/data/batch_key.h"
 #include "core/nn/layers.h"
 #include "core/nn/safetensors/safetensors.h"
+#include "core/nn/to_device.h"
 
 namespace tw {
+
+void MoveModule(torch::nn::Module& module, at::Device device) {
+  if (!device.is_cpu()) module.to(device);
+}
+
+ModuleTask::ModuleTask(std::shared_ptr<torch::nn::Module> module, const TaskOptions& options)
+    : options_(options), module_(std::move(module)) {
+  MoveModule(*module_, options_.device);
+}
+
+at::Tensor ModuleTask::Moved(const at::Tensor& batch) const {
+  return ToDevice(batch, options_.device);
+}
 
 std::vector<std::pair<std::string, at::Tensor>> ModuleTask::parameters() {
   std::vector<std::pair<std::string, at::Tensor>> out;

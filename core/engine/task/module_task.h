@@ -10,7 +10,8 @@
 //   };
 //   TW_REGISTER_TASK(waves, WavesConfig, Waves, "a surface of two waves");
 //
-// The module is on the CPU, in fp32 or fp64. Only parameters travel and are saved: a buffer that
+// The module is made on the CPU, in fp32 or fp64, and moved to where the run computes: make batches
+// on the CPU and hand them over with Moved(). Only parameters travel and are saved: a buffer that
 // training changes (BatchNorm's statistics) would differ between ranks.
 
 #include <map>
@@ -34,12 +35,14 @@ class ModuleTask : public Task {
   Status SaveWeights(const std::string& path) const override;
 
  protected:
-  ModuleTask(std::shared_ptr<torch::nn::Module> module, const TaskOptions& options)
-      : options_(options), module_(std::move(module)) {}
+  // Moves the module, which is on the CPU or already there, to options.device.
+  ModuleTask(std::shared_ptr<torch::nn::Module> module, const TaskOptions& options);
 
   // Randomness for this rank's batch: the same whenever (seed, step, micro, rank) are, which is
   // what makes a resumed run equal to an unbroken one.
   at::Generator BatchGenerator(uint64_t step, int64_t micro) const;
+  // Where the module is; without waiting.
+  at::Tensor Moved(const at::Tensor& batch) const;
   // Names another program may store for a parameter that the module registers once.
   virtual std::map<std::string, std::string> TiedNames() const { return {}; }
 
@@ -48,6 +51,10 @@ class ModuleTask : public Task {
  private:
   std::shared_ptr<torch::nn::Module> module_;
 };
+
+// Parameters and buffers of a module that was made on the CPU; whoever holds these tensors sees
+// them move.
+void MoveModule(torch::nn::Module& module, at::Device device);
 
 // A task around a module of type M, made as M(args...) from LibTorch's generator seeded with
 // train.seed: the same weights on all ranks.

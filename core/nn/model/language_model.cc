@@ -2,12 +2,13 @@
 #include "core/nn/head_loss.h"
 #include "core/nn/model/block_runner.h"
 #include "core/nn/model/model.h"
+#include "core/nn/to_device.h"
 
 namespace tw {
 
 at::Tensor Model::Loss(const at::Tensor& input, const at::Tensor& labels) {
   const at::Tensor scores = Forward(input).to(at::kFloat);
-  return at::cross_entropy_loss(scores.flatten(0, -2), labels.flatten());
+  return at::cross_entropy_loss(scores.flatten(0, -2), ToDevice(labels.flatten(), scores.device()));
 }
 
 at::Tensor LanguageModel::Loss(const at::Tensor& ids, const at::Tensor& labels) {

@@ -9,7 +9,8 @@ namespace tw {
 namespace {
 
 // Rotary tables [context, head_dim]; the second half of a row repeats the first, as "rotate half"
-// wants it. Built in fp32 like Hugging Face's, whose rounding a loaded checkpoint was trained with.
+// wants it. Buffers of the trunk: they go where the model goes. Built in fp32 like Hugging Face's,
+// whose rounding a loaded checkpoint was trained with.
 struct Rotary {
   at::Tensor cos, sin;
 
@@ -158,6 +159,8 @@ class LlamaTrunk : public torch::nn::Module {
     }
     register_module("layers", list);
     norm_ = register_module("norm", std::make_shared<RmsNorm>(c.width, c.rms_eps));
+    register_buffer("rotary_cos", rotary_.cos);
+    register_buffer("rotary_sin", rotary_.sin);
   }
   void KeepInputs(LinearInputs& inputs) {
     for (const auto& layer : layers_) layer->KeepInputs(inputs);

@@ -29,7 +29,7 @@ class Model : public torch::nn::Module {
   virtual at::Tensor Forward(const at::Tensor& input) = 0;
 
   // Mean cross entropy of the scores in nats, fp32 []; labels int64, of the shape of the scores
-  // without their last dimension, -100 where there is none.
+  // without their last dimension, -100 where there is none; where the model is, or on the host.
   virtual at::Tensor Loss(const at::Tensor& input, const at::Tensor& labels);
 
   // Of Loss and its backward on such a batch; nothing where the model has no formula.

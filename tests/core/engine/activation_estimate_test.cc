@@ -39,7 +39,7 @@ int64_t Measure(LanguageModel& model, int64_t batch, int64_t tokens, int64_t voc
     const at::Tensor ids = torch::randint(vocab, {batch, tokens + 1}, torch::kLong);
     at::Tensor loss;
     {
-      const PrecisionScope precision(bf16);
+      const PrecisionScope precision(bf16, at::kCPU);
       loss = model.Loss(ids.narrow(1, 0, tokens), ids.narrow(1, 1, tokens));
     }
     loss.backward();

@@ -175,7 +175,7 @@ TEST(HeadLoss, UnderBf16FollowsThePlainLossUnderBf16) {
   const Case c({131, 32, 700}, 17);
   const auto in_bf16 = [](const std::function<at::Tensor(const Case&)>& loss) {
     return [loss](const Case& k) {
-      const PrecisionScope precision(true);
+      const PrecisionScope precision(true, at::kCPU);
       return loss(k);
     };
   };
@@ -203,7 +203,7 @@ TEST(HeadLoss, ABf16WeightHasTheGradientOfAnFp32OneRounded) {
   wide.weight.detach().copy_(narrow.weight.detach());
   for (const bool recompute : {false, true}) {
     const auto loss = [&](const Case& k) {
-      const PrecisionScope precision(true);
+      const PrecisionScope precision(true, at::kCPU);
       return HeadLoss(k.hidden, k.weight, k.labels, {4, recompute});
     };
     const Outcome expected = GradientsOf(wide, 1, loss), ours = GradientsOf(narrow, 1, loss);

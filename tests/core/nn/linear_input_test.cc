@@ -42,7 +42,7 @@ struct Trio {
     const at::Tensor leaf = x.clone().requires_grad_();
     std::vector<at::Tensor> terms;
     {
-      const PrecisionScope precision(bf16);
+      const PrecisionScope precision(bf16, at::kCPU);
       const PackedInput in = PackInput(input, leaf);
       for (const auto& layer : layers) outputs.push_back(layer->Forward(in));
     }

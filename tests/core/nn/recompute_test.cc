@@ -131,7 +131,7 @@ std::vector<at::Tensor> Gradients(LanguageModel& model, const std::vector<Batch>
   for (const Batch& batch : batches) {
     at::Tensor value;
     {
-      const PrecisionScope precision(bf16);
+      const PrecisionScope precision(bf16, at::kCPU);
       value = model.Loss(batch.ids, batch.labels);
     }
     *loss += value.item<double>();
