@@ -131,7 +131,13 @@ class BatchOf final : public Batch {
   BatchOf() : Batch(OpNumber<Op>()) {}
   void Start(const Parameters& parameters) { parameters_ = parameters; }
   bool Has(const Parameters& parameters) const { return parameters_ == parameters; }
-  void Add(const Segment& segment) { segments_.push_back(segment); }
+  void Add(const Segment& segment) {
+    segments_.push_back(segment);
+#if __has_builtin(__builtin_clear_padding)
+    // No bytes of the host's stack in tables.
+    __builtin_clear_padding(&segments_.back());
+#endif
+  }
 
   void Prepare() override {
     tiles_ = Op::Place(std::span<Segment>(segments_), parameters_);

@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,7 +17,8 @@ constexpr int kNoise = 0xCD, kGuardByte = 0xA5;
 struct Arena {
   std::mutex mutex;
   uint8_t* start = nullptr;
-  size_t used = 0;  // bytes from the start that were ever allocated, whole pages
+  size_t end = 0;   // bytes from the start that pieces were cut from
+  size_t used = 0;  // the same in whole pages: what is opened and closed
   int open = 0;
   std::map<uint8_t*, size_t> pieces;       // bytes asked for
   std::map<uint8_t*, size_t> free_pieces;  // bytes with guards
@@ -37,6 +37,13 @@ struct Arena {
   }
   void Close() {
     if (--open == 0) Protect(PROT_NONE);
+  }
+  // The fewer pages, the faster.
+  void StartAnew() {
+    Protect(PROT_NONE);
+    madvise(start, used, MADV_DONTNEED);
+    end = used = 0;
+    free_pieces.clear();
   }
 };
 
@@ -66,11 +73,10 @@ uint8_t* ArenaAllocate(size_t bytes) {
     break;
   }
   if (out == nullptr) {
-    static size_t end = 0;
-    if (end + whole > kArenaBytes) return nullptr;
-    out = arena.start + end;
-    end += whole;
-    arena.used = std::min(kArenaBytes, (end + kPage - 1) / kPage * kPage);
+    if (arena.end + whole > kArenaBytes) return nullptr;
+    out = arena.start + arena.end;
+    arena.end += whole;
+    arena.used = (arena.end + kPage - 1) / kPage * kPage;
     if (arena.open) arena.Protect(PROT_READ | PROT_WRITE);
   }
   arena.Open();
@@ -95,6 +101,7 @@ void ArenaFree(uint8_t* memory) {
   arena.Close();
   arena.pieces.erase(it);
   arena.free_pieces[memory] = whole;
+  if (arena.pieces.empty()) arena.StartAnew();
 }
 
 bool ArenaHolds(const void* memory, size_t bytes) {

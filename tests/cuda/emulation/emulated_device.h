@@ -26,7 +26,8 @@
 namespace tw {
 
 // What streams were given is done; until this ends, the host may read and write device memory. For
-// the eyes of tests, and for what stands in for LibTorch or for communicators of devices.
+// the eyes of tests, and for what stands in for LibTorch or for communicators of devices. To open
+// and close costs a system call over all pages in use: one for many looks.
 class HostMayLook {
  public:
   HostMayLook() { emulation::FinishAllStreams(); }
@@ -62,9 +63,9 @@ class DeviceBuffer {
  public:
   DeviceBuffer(EmulatedDevice& device, const std::vector<T>& values, size_t offset = 0)
       : memory_(device.memory()), count_(values.size()) {
+    const HostMayLook look;
     start_ = memory_.Allocate(count_ * sizeof(T) + offset);
     data_ = reinterpret_cast<T*>(start_ + offset);
-    const HostMayLook look;
     if (count_ > 0) std::memcpy(start_ + offset, values.data(), count_ * sizeof(T));
   }
   ~DeviceBuffer() {

@@ -1,0 +1,316 @@
+// Numbers for the host, optimizers and kernels of models on a device and on the host.
+#include "core/kernels/expand.h"
+#include "core/kernels/float16.h"
+#include "core/kernels/int8_block.h"
+#include "core/kernels/normal.h"
+#include "core/kernels/optimizer.h"
+#include "core/kernels/reduce.h"
+#include "core/kernels/softmax.h"
+#include "core/kernels/state_codes.h"
+#include "core/kernels/state_steps.h"
+#include "tests/cuda/queue_fixture.h"
+
+namespace tw {
+namespace {
+
+using kernels::Code4;
+using kernels::Code8;
+using kernels::CodedMoment;
+
+constexpr kernels::AdamWCoefficients<float> kAdamW = {0.5f,   0.999f, 0.9f, 0.1f, 0.999f,
+                                                      0.001f, 1e-2f,  3.0f, 1e-8f};
+constexpr kernels::SgdmCoefficients<float> kSgdm = {0.5f, 0.01f, 0.9f, 0.1f, true};
+
+struct Parameter {
+  Both<float> p, g, m, v;
+};
+
+class QueueSteps : public QueueTest {
+ protected:
+  std::vector<Parameter> Parameters() {
+    std::vector<Parameter> out;
+    for (const size_t n : QueueSizes()) {
+      std::vector<float> v = RandomFloats(n, n + 3);
+      for (float& x : v) x *= x;
+      out.push_back({Floats(n, n), Floats(n, n + 1), Floats(n, n + 2), New(v)});
+    }
+    return out;
+  }
+  static void ExpectSame(const std::vector<Parameter>& parameters) {
+    for (const Parameter& x : parameters) EXPECT_TRUE(x.p.Same() && x.m.Same() && x.v.Same());
+  }
+};
+
+TEST_F(QueueSteps, OptimizersHaveTheHostsBits) {
+  std::vector<Parameter> x = Parameters();
+  EXPECT_EQ(Together(x,
+                     [](Parameter& x) {
+                       kernels::AdamWStep(x.p.span(), x.g.span(), x.m.span(), x.v.span(), kAdamW);
+                       kernels::SecondMomentStep(x.g.span(), x.v.span(), kAdamW);
+                       kernels::SgdStep(x.p.span(), x.g.span(), kSgdm);
+                       kernels::SgdmStep(x.p.span(), x.g.span(), x.m.span(), kSgdm);
+                     }),
+            4);
+  ExpectSame(x);
+}
+
+TEST_F(QueueSteps, EachSetOfCoefficientsIsALaunch) {
+  std::vector<Parameter> x = Parameters();
+  EXPECT_EQ(Together(x,
+                     [](Parameter& x) {
+                       kernels::AdamWCoefficients<float> c = kAdamW;
+                       if (x.p.size() < 100) c.decay = 1;
+                       kernels::AdamWStep(x.p.span(), x.g.span(), x.m.span(), x.v.span(), c);
+                     }),
+            2);
+  ExpectSame(x);
+}
+
+TEST_F(QueueSteps, StatesOfFewBitsAreTheHosts) {
+  struct Coded {
+    Parameter x;
+    Both<uint8_t> m4, v4, m8, v8;
+    Both<float> m4_scales, v4_scales, m8_scales, v8_scales;
+    Both<uint16_t> narrow;
+    Both<float> wide;
+  };
+  std::vector<Coded> rows;
+  std::vector<Parameter> parameters = Parameters();
+  for (Parameter& x : parameters) {
+    const auto n = static_cast<int64_t>(x.p.size());
+    const auto bytes = [&](int64_t count) { return Bytes(static_cast<size_t>(count)); };
+    const auto scales = [&](int64_t block) {
+      return New(std::vector<float>(static_cast<size_t>(kernels::Blocks(n, block))));
+    };
+    rows.push_back({std::move(x), bytes(kernels::NibbleBytes(n)), bytes(kernels::NibbleBytes(n)),
+                    bytes(n), bytes(n), scales(kernels::kStateBlock4),
+                    scales(kernels::kStateBlock4), scales(kernels::kStateBlock8),
+                    scales(kernels::kStateBlock8),
+                    New(std::vector<uint16_t>(static_cast<size_t>(n))),
+                    New(std::vector<float>(static_cast<size_t>(n)))});
+  }
+  const auto same = [&] {
+    for (const Coded& r : rows) {
+      EXPECT_TRUE(r.x.p.Same() && r.x.m.Same() && r.x.v.Same() && r.narrow.Same() && r.wide.Same());
+      EXPECT_TRUE(r.m4.Same() && r.v4.Same() && r.m8.Same() && r.v8.Same());
+      EXPECT_TRUE(r.m4_scales.Same() && r.v4_scales.Same());
+      EXPECT_TRUE(r.m8_scales.Same() && r.v8_scales.Same());
+    }
+  };
+  EXPECT_EQ(
+      Together(
+          rows,
+          [](Coded& r) {
+            kernels::EncodeBlocks4(Code4::kDeSigned, r.x.m.span(), r.m4.span(), r.m4_scales.span());
+            kernels::EncodeBlocks4(Code4::kLinear, r.x.v.span(), r.v4.span(), r.v4_scales.span());
+            kernels::EncodeBlocks8(Code8::kDeSigned, r.x.m.span(), r.m8.span(), r.m8_scales.span());
+            kernels::EncodeBlocks8(Code8::kDeUnsigned, r.x.v.span(), r.v8.span(),
+                                   r.v8_scales.span());
+            kernels::RoundToBf16(r.x.p.span(), 3, 10, r.narrow.span());
+            kernels::WidenBf16(r.narrow.span(), r.wide.span());
+          }),
+      6);
+  same();
+  for (int step = 0; step < 2; ++step) {
+    EXPECT_EQ(Together(rows,
+                       [](Coded& r) {
+                         const CodedMoment m4{r.m4.span(), r.m4_scales.span()};
+                         const CodedMoment v4{r.v4.span(), r.v4_scales.span()};
+                         const CodedMoment m8{r.m8.span(), r.m8_scales.span()};
+                         const CodedMoment v8{r.v8.span(), r.v8_scales.span()};
+                         kernels::AdamWStep4(r.x.p.span(), r.x.g.span(), m4, v4, kAdamW);
+                         kernels::AdamWStep8(r.x.p.span(), r.x.g.span(), m8, v8, kAdamW);
+                         kernels::SgdmStep4(r.x.p.span(), r.x.g.span(), m4, kSgdm);
+                       }),
+              3);
+    same();
+  }
+  EXPECT_EQ(Together(rows,
+                     [](Coded& r) {
+                       kernels::DecodeBlocks4(Code4::kDeSigned, r.m4.span(), r.m4_scales.span(),
+                                              r.x.m.span());
+                       kernels::DecodeBlocks8(Code8::kDeUnsigned, r.v8.span(), r.v8_scales.span(),
+                                              r.x.v.span());
+                     }),
+            2);
+  same();
+}
+
+TEST_F(QueueSteps, AdamMiniIsLaunchedOnceForAll) {
+  std::vector<Parameter> x;
+  for (const auto& [block, blocks] :
+       std::vector<std::pair<size_t, size_t>>{{1, 3}, {128, 4}, {1000, 3}, {4099, 2}}) {
+    x.push_back({Floats(block * blocks, 1), Floats(block * blocks, 2), Floats(block * blocks, 3),
+                 New(std::vector<float>(blocks, 0.25f))});
+  }
+  const int64_t before = emulation::LaunchCount();
+  OnDevice([&] {
+    tw::Together together;
+    for (Parameter& row : x) {
+      together.Next();
+      queue_->AdamMiniBlocks(row.p.span(), row.g.span(), row.m.span(), row.v.span(),
+                             static_cast<int64_t>(row.p.size() / row.v.size()), kAdamW);
+    }
+  });
+  EXPECT_EQ(emulation::LaunchCount() - before, 1);
+  for (Parameter& row : x) {
+    // As optim/adam_mini.cc does.
+    const size_t block = row.p.size() / row.v.size();
+    for (size_t b = 0; b < row.v.size(); ++b) {
+      std::vector<float> scaled(block);
+      for (size_t i = 0; i < block; ++i)
+        scaled[i] = row.g.span()[b * block + i] * kAdamW.grad_scale;
+      double sum = 0;
+      for (size_t at = 0; at < block; at += 1024) {
+        sum += kernels::SumOfSquares(
+            std::span<const float>(scaled).subspan(at, std::min<size_t>(1024, block - at)));
+      }
+      float& v = row.v.span()[b];
+      v = kAdamW.beta2 * v + kAdamW.rest2 * static_cast<float>(sum / static_cast<double>(block));
+      const float denominator = std::sqrt(v) * kAdamW.inverse_root_bias + kAdamW.eps;
+      kernels::AdamMiniStep(row.p.span().subspan(b * block, block),
+                            row.g.span().subspan(b * block, block),
+                            row.m.span().subspan(b * block, block), denominator, kAdamW);
+    }
+  }
+  ExpectSame(x);
+}
+
+TEST_F(QueueSteps, SumsAndFiniteOrNotAreToldForManyTensors) {
+  std::vector<Both<float>> wide;
+  std::vector<Both<uint16_t>> narrow;
+  for (const size_t n : QueueSizes()) {
+    wide.push_back(Floats(n, n));
+    std::vector<uint16_t> bits;
+    for (const float x : RandomFloats(n, n + 1)) bits.push_back(kernels::FloatToBf16(x));
+    narrow.push_back(New(bits));
+  }
+  std::vector<double> sums(wide.size() + narrow.size(), -1);
+  const DeviceScope scope(queue_.get());
+  std::vector<TensorView> views;
+  for (auto& x : wide) views.push_back(x.view(DType::kF32));
+  for (auto& x : narrow) views.push_back(x.view(DType::kBF16));
+  {
+    tw::Together together;  // in the middle of rows
+    together.Next();
+    queue_->Scale(wide[1].span(), 2.0f);
+    queue_->SumsOfSquares(views, sums);
+    queue_->Scale(wide[1].span(), 0.5f);
+  }
+  const float doubled = 2 * wide[1].host()[0];
+  EXPECT_EQ(sums[1], static_cast<double>(doubled) * doubled);
+  for (size_t i = 0; i < views.size(); ++i) {
+    if (i == 1) continue;
+    std::vector<float> x;
+    if (i < wide.size()) {
+      x = wide[i].host();
+    } else {
+      for (const uint16_t bits : narrow[i - wide.size()].host()) {
+        x.push_back(kernels::Bf16ToFloat(bits));
+      }
+    }
+    const DeviceScope host(nullptr);
+    const double want = kernels::SumOfSquares(x);
+    EXPECT_TRUE(x.size() > 1024 || sums[i] == want) << i;
+    EXPECT_NEAR(sums[i], want, 1e-12 * want) << i;
+  }
+  EXPECT_TRUE(wide[1].Same());
+
+  const auto check = [&] {
+    tw::Together together;
+    for (const TensorView& view : views) {
+      together.Next();
+      queue_->CheckFinite(view);
+    }
+  };
+  check();
+  EXPECT_TRUE(queue_->TakeAllFinite());
+  for (const size_t at : {size_t{4}, wide.size() + 9}) {
+    DeviceBuffer<float> bad(device_, {1.0f, INFINITY});
+    DeviceBuffer<uint16_t> bad_bf16(device_, {0, 0x7FC0});
+    const TensorView before =
+        std::exchange(views[at], at == 4 ? TensorView{bad.data(), DType::kF32, 2}
+                                         : TensorView{bad_bf16.data(), DType::kBF16, 2});
+    const int64_t launches = emulation::LaunchCount();
+    check();
+    EXPECT_EQ(emulation::LaunchCount() - launches, 1);
+    views[at] = before;
+    check();
+    EXPECT_FALSE(queue_->TakeAllFinite());
+    check();
+    EXPECT_TRUE(queue_->TakeAllFinite());
+  }
+}
+
+TEST_F(QueueSteps, NormalNumbersAndInt8RowsAreTheHosts) {
+  Both<float> normal = Floats(3 * 100, 1), x = Floats(9 * 300, 2), back = Floats(9 * 300, 3);
+  Both<int8_t> codes = New(std::vector<int8_t>(x.size()));
+  Both<float> scales = New(std::vector<float>(9 * 3));
+  OnBoth([&] {
+    kernels::FillNormal(5, 7, 3, 0.5f, normal.data(), 100);
+    kernels::QuantizeInt8(x.data(), 9, 300, codes.data(), scales.data());
+    kernels::DequantizeInt8(codes.data(), scales.data(), 9, 300, back.data());
+  });
+  EXPECT_TRUE(normal.Same() && codes.Same() && scales.Same() && back.Same());
+}
+
+TEST_F(QueueSteps, ProjectionsAreExpandedAsOnTheHost) {
+  const int64_t rows = 5, cols = 100, rank = 3, strips = 2;
+  Both<float> value = Floats(rows * cols, 1), update = Floats(rows * rank, 2);
+  Both<float> projection = Floats(strips * rank * kernels::kStripCols, 3);
+  OnDevice([&] {
+    queue_->Expand(value.data(), rows, cols, update.data(), rank, projection.data(), 0.9f, 0.5f);
+  });
+  for (int64_t strip = 0; strip < strips; ++strip) {
+    const int64_t from = strip * kernels::kStripCols;
+    kernels::ExpandStrip(value.data() + from,
+                         {rows, rank, std::min(kernels::kStripCols, cols - from), cols},
+                         update.data(), projection.data() + from * rank, 0.9f, 0.5f);
+  }
+  EXPECT_TRUE(value.Same());
+}
+
+TEST_F(QueueSteps, LossesAreTheHostsToRoundingWholeOrInPieces) {
+  const int64_t rows = 4, cols = 700;
+  const std::vector<int64_t> labels = {3, -1, 699, 350};
+  DeviceBuffer<int64_t> device_labels(device_, labels);
+  Both<float> whole = Floats(rows * cols, 1), pieces = Floats(rows * cols, 1);
+  DeviceBuffer<double> losses(device_, std::vector<double>(rows)), lse(device_, losses.Values()),
+      label_scores(device_, losses.Values()), losses_of_pieces(device_, losses.Values());
+  DeviceBuffer<kernels::LogSumExp> sums(device_, std::vector<kernels::LogSumExp>(rows));
+  OnDevice([&] {
+    queue_->CrossEntropyRows(whole.data(), device_labels.data(), rows, cols, cols, 0.25f,
+                             losses.data());
+    queue_->BeginScores(rows, sums.data(), label_scores.data());
+    for (const int64_t from : {0, 500}) {
+      queue_->AddScores(pieces.data() + from, device_labels.data(), rows, from ? 200 : 500, cols,
+                        from, sums.data(), label_scores.data());
+    }
+    queue_->FinishScores(device_labels.data(), rows, sums.data(), label_scores.data(), lse.data(),
+                         losses_of_pieces.data());
+    for (const int64_t from : {0, 500}) {
+      queue_->SoftmaxGradientRows(pieces.data() + from, device_labels.data(), rows,
+                                  from ? 200 : 500, cols, from, lse.data(), 0.25f);
+    }
+  });
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto at = static_cast<size_t>(r);
+    const auto row = whole.span().subspan(at * cols, cols);
+    double loss = 0;
+    if (labels[at] < 0) {
+      std::fill(row.begin(), row.end(), 0.0f);
+    } else {
+      loss = kernels::CrossEntropyInPlace(row, labels[at], 0.25f);
+    }
+    EXPECT_NEAR(losses.Values()[at], loss, 1e-5);
+    EXPECT_NEAR(losses_of_pieces.Values()[at], loss, 1e-5);
+  }
+  const std::vector<float> gradient = whole.device(), gradient_of_pieces = pieces.device();
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    EXPECT_NEAR(gradient[i], whole.host()[i], 1e-6);
+    EXPECT_NEAR(gradient_of_pieces[i], whole.host()[i], 1e-6);
+  }
+}
+
+}  // namespace
+}  // namespace tw
