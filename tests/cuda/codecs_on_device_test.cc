@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct Setting {
   std::string name;
   ConfigKeys keys;
 };
+
+void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
 
 // Every registered compressor as it is without keys, and the keys that change what kernels do.
 std::vector<Setting> Settings() {
