@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/elementwise.h"
 
 namespace tw {
@@ -11,14 +12,21 @@ namespace {
 // Elements added before going on to the next rank's: small enough to stay in the first-level cache.
 constexpr size_t kTile = 2048;
 
+// A device adds all elements of a rank at once.
+size_t TileOf(size_t count) { return CurrentQueue() ? count : kTile; }
+
 void Add(std::span<float> to, std::span<const float> from) { kernels::AddInPlace(to, 1.0f, from); }
-void Add(std::span<double> to, std::span<const double> from) {
+void Add(std::span<double> to, std::span<const double> from) {  // of the host only
   for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
-
-template <class T>
-void Add(std::span<T> to, std::span<const T> from) {
-  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<T>(to[i] + from[i]);
+void Add(std::span<uint8_t> to, std::span<const uint8_t> from) {
+  if (kernels::DeviceKernels* device = kernels::OnDevice()) return device->AddBytes(to, from);
+  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<uint8_t>(to[i] + from[i]);
+}
+// to[i] = the larger of to[i] and from[i]
+void TakeLarger(std::span<float> to, std::span<const float> from) {
+  if (kernels::DeviceKernels* device = kernels::OnDevice()) return device->TakeLarger(to, from);
+  for (size_t i = 0; i < to.size(); ++i) to[i] = std::max(to[i], from[i]);
 }
 
 template <class T, class Byte>
@@ -42,19 +50,19 @@ struct Terms {
 // out[i] = sum of the terms of element i, added in rank order.
 template <class T>
 void AddTerms(const Terms<T>& terms, T* out) {
-  for (size_t begin = 0; begin < terms.count; begin += kTile) {
-    const std::span<T> to(out + begin, std::min(kTile, terms.count - begin));
-    std::memcpy(to.data(), terms.parts + begin, to.size_bytes());
+  const size_t tile = TileOf(terms.count);
+  for (size_t begin = 0; begin < terms.count; begin += tile) {
+    const std::span<T> to(out + begin, std::min(tile, terms.count - begin));
+    CopyBytes(to.data(), terms.parts + begin, to.size_bytes());
     for (size_t r = 1; r < terms.ranks; ++r) Add(to, terms.Of(r, begin, to.size()));
   }
 }
 
 // out[i] = the largest term of element i.
 void TakeLargest(const Terms<float>& terms, float* out) {
-  std::memcpy(out, terms.parts, terms.count * sizeof(float));
+  CopyBytes(out, terms.parts, terms.count * sizeof(float));
   for (size_t r = 1; r < terms.ranks; ++r) {
-    const std::span<const float> from = terms.Of(r, 0, terms.count);
-    for (size_t i = 0; i < terms.count; ++i) out[i] = std::max(out[i], from[i]);
+    TakeLarger({out, terms.count}, terms.Of(r, 0, terms.count));
   }
 }
 
@@ -62,12 +70,15 @@ using LoadLoop = void(std::span<const uint16_t> from, std::span<float> to);
 using AddLoop = void(std::span<float> to, float scale, std::span<const uint16_t> from);
 using StoreLoop = void(std::span<const float> from, std::span<uint16_t> to);
 
-// out[i] = scale * (sum of the terms of element i), rounded once.
+// out[i] = scale * (sum of the terms of element i), rounded once. `wide`, of a device, has room for
+// all sums.
 void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms<uint16_t>& terms,
-                     float scale, uint16_t* out) {
-  float tile[kTile];
-  for (size_t begin = 0; begin < terms.count; begin += kTile) {
-    const std::span<float> sum(tile, std::min(kTile, terms.count - begin));
+                     float scale, std::span<float> wide, uint16_t* out) {
+  float of_host[kTile];
+  const size_t tile = TileOf(terms.count);
+  for (size_t begin = 0; begin < terms.count; begin += tile) {
+    const std::span<float> sum =
+        (CurrentQueue() ? wide : std::span(of_host)).first(std::min(tile, terms.count - begin));
     load(terms.Of(0, begin, sum.size()), sum);
     for (size_t r = 1; r < terms.ranks; ++r) add(sum, 1.0f, terms.Of(r, begin, sum.size()));
     if (scale != 1.0f) kernels::Scale(sum, scale);
@@ -76,7 +87,8 @@ void AddTwoByteTerms(LoadLoop* load, AddLoop* add, StoreLoop* store, const Terms
 }
 
 // The sum over ranks, or the largest, or the mean.
-void Reduce(DType dtype, bool largest, bool mean, const Terms<uint8_t>& bytes, uint8_t* out) {
+void Reduce(DType dtype, bool largest, bool mean, const Terms<uint8_t>& bytes,
+            std::span<float> wide, uint8_t* out) {
   const float scale = mean ? 1.0f / static_cast<float>(bytes.ranks) : 1.0f;
   const auto terms = [&]<class T>(T*) {
     return Terms<T>{reinterpret_cast<const T*>(bytes.parts), bytes.stride / sizeof(T), bytes.ranks,
@@ -103,10 +115,10 @@ void Reduce(DType dtype, bool largest, bool mean, const Terms<uint8_t>& bytes, u
       return;
     case DType::kF16:
       return AddTwoByteTerms(kernels::ConvertFromHalf, kernels::AddFromHalf, kernels::ConvertToHalf,
-                             terms(u16), scale, u16);
+                             terms(u16), scale, wide, u16);
     case DType::kBF16:
       return AddTwoByteTerms(kernels::ConvertFromBf16, kernels::AddFromBf16, kernels::ConvertToBf16,
-                             terms(u16), scale, u16);
+                             terms(u16), scale, wide, u16);
     default:
       TW_CHECK(false && "bodies of this type cannot be summed");
   }
@@ -125,6 +137,11 @@ DType TypeOf(const Segment& segment, int round) {
 // The segment's body holds the mean, not the sum, after the exchange.
 bool HoldsMean(const Segment& segment) { return segment.codec->traits().lossless; }
 
+bool AddAlike(const Segment& a, const Segment& b, int round) {
+  return TypeOf(a, round) == TypeOf(b, round) && TakesLargest(a, round) == TakesLargest(b, round) &&
+         HoldsMean(a) == HoldsMean(b);
+}
+
 }  // namespace
 
 DType SumType(std::span<const Segment> segments, int round) {
@@ -134,17 +151,24 @@ DType SumType(std::span<const Segment> segments, int round) {
 }
 
 void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, ByteSpan parts,
-                    MutableByteSpan own) {
+                    MutableByteSpan own, Workspace& scratch) {
   if (own.empty()) return;
   const size_t ranks = parts.size() / own.size();
-  size_t segment_begin = 0;
-  for (const Segment& segment : segments) {
-    const size_t from = std::max(segment_begin, begin);
-    segment_begin += segment.body.size();
-    const size_t to = std::min(segment_begin, begin + own.size());
+  std::span<float> wide;
+  if (CurrentQueue() && DTypeBytes(SumType(segments, round)) == 2) {
+    wide = scratch.Get<float>(kScratchExchange1, own.size() / 2);
+  }
+  size_t run_end = 0;
+  for (size_t s = 0; s < segments.size();) {  // runs of segments that are added alike
+    const Segment& first = segments[s];
+    const size_t from = std::max(run_end, begin);
+    do {
+      run_end += segments[s++].body.size();
+    } while (s < segments.size() && AddAlike(first, segments[s], round));
+    const size_t to = std::min(run_end, begin + own.size());
     if (from >= to) continue;
-    Reduce(TypeOf(segment, round), TakesLargest(segment, round), HoldsMean(segment),
-           {parts.data() + (from - begin), own.size(), ranks, to - from},
+    Reduce(TypeOf(first, round), TakesLargest(first, round), HoldsMean(first),
+           {parts.data() + (from - begin), own.size(), ranks, to - from}, wide,
            own.data() + (from - begin));
   }
 }
@@ -170,8 +194,10 @@ void Average(DType type, MutableByteSpan sums, int ranks) {
 
 Status DecodeSums(std::span<const Segment> segments, int ranks) {
   const float mean_scale = 1.0f / static_cast<float>(ranks);
+  Together together;
   for (const Segment& segment : segments) {
     if (segment.body.data() == segment.mean.data) continue;  // the mean is in place
+    together.Next();
     CodecContext context = segment.context;
     context.mean = true;
     TW_RETURN_IF_ERROR(NameParameter(
@@ -203,10 +229,8 @@ class FoldOfSums : public Fold {
         if (first) {
           if (!body.empty()) std::memcpy(sum, body.data(), body.size());
         } else if (TakesLargest(call)) {
-          for (size_t i = 0; i < count; ++i) {
-            float& most = reinterpret_cast<float*>(sum)[i];
-            most = std::max(most, reinterpret_cast<const float*>(body.data())[i]);
-          }
+          TakeLarger(std::span(reinterpret_cast<float*>(sum), count),
+                     std::span(reinterpret_cast<const float*>(body.data()), count));
         } else if (type == DType::kF32) {
           tw::Add(std::span(reinterpret_cast<float*>(sum), count),
                   std::span(reinterpret_cast<const float*>(body.data()), count));

@@ -17,9 +17,9 @@ DType SumType(std::span<const Segment> segments, int round);
 
 // Writes to `own` the sums (lossless: means) of its elements, added in rank order; `own` starts at
 // byte `begin` of the flat buffer of bodies, and `parts` holds every rank's term of it, rank after
-// rank.
+// rank. Takes slot kScratchExchange1 for wide sums of a device.
 void AddInRankOrder(std::span<const Segment> segments, int round, size_t begin, ByteSpan parts,
-                    MutableByteSpan own);
+                    MutableByteSpan own, Workspace& scratch);
 
 // Whether partial sums may travel in the bodies' own type: fp32 and fp64, and no largest values.
 bool PartialSumsTravel(std::span<const Segment> segments, int round);
@@ -38,7 +38,8 @@ inline Status NameParameter(const Status& status, const Segment& segment) {
 // Adds the decoded mean to each segment.mean; the bodies hold the sums over `ranks`.
 Status DecodeSums(std::span<const Segment> segments, int ranks);
 
-// The same for bodies that one process holds: sums in client order, with the same bits.
+// The same for bodies that one process holds, in the host's memory: sums in client order, with the
+// same bits.
 const Fold* SumFold();
 
 }  // namespace tw

@@ -8,11 +8,17 @@
 // ranks form the same sums of the same terms. The lengths are exchanged first unless all codecs
 // have a fixed size. Nothing received is trusted: frame, checksum, identity and body are checked,
 // and the error names the rank the bytes came from. State: none.
+//
+// On a device bodies travel bare: the host, which would write and check frames, never sees them.
+// What they are was agreed before step 1; the length of each, where not fixed, is gathered over
+// control(). The sums are the same.
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 #include "core/kernels/elementwise.h"
 
 namespace tw {
@@ -59,13 +65,15 @@ class GatherExchange : public Exchange {
   }
 
   Merge merge() const override { return Merge::kGather; }
-  int64_t header_bytes() const override { return kFrameHeaderBytes; }
+  int64_t header_bytes(Communicator& comm) const override {
+    return comm.on_device() ? 0 : kFrameHeaderBytes;
+  }
   const Fold* fold() const override {
     static const GatherFold fold;
     return &fold;
   }
   double WireBytes(const TensorSpec&, int64_t payload_bytes, int ranks) const override {
-    return static_cast<double>(payload_bytes + header_bytes()) * (ranks - 1);
+    return static_cast<double>(payload_bytes + kFrameHeaderBytes) * (ranks - 1);
   }
 
   ExchangeWork Work(const CompressorTraits& traits, int64_t, int ranks) const override {
@@ -77,6 +85,7 @@ class GatherExchange : public Exchange {
   Async Start(ExchangeCall call) const override {
     TW_CHECK(call.last_round);  // bodies of earlier rounds only make sense summed
     Communicator& comm = *call.comm;
+    if (comm.on_device()) co_return co_await GatherBare(call);
     const size_t n = static_cast<size_t>(comm.size());
     {
       ScopedTimer timer(&call.times->decode_ms);
@@ -86,7 +95,7 @@ class GatherExchange : public Exchange {
       }
     }
     // Lengths: of what each rank sends; where its next frame starts; its length as bytes to gather.
-    const auto lengths = call.scratch->Get<int64_t>(kScratchExchange3, 3 * n);
+    const auto lengths = call.scratch->GetHost<int64_t>(kScratchExchange3, 3 * n);
     const auto sizes = lengths.first(n);
     ByteSpan all = call.send;
     if (n > 1) {
@@ -122,6 +131,92 @@ class GatherExchange : public Exchange {
   }
 
  private:
+  // The same without frames, of a device's memory.
+  static Async GatherBare(ExchangeCall call) {
+    Communicator& comm = *call.comm;
+    const size_t n = static_cast<size_t>(comm.size()), count = call.segments.size();
+    const size_t me = static_cast<size_t>(comm.rank());
+    // Lengths: of rank r's body of segment s at r * count + s; of what each rank sends; of the
+    // lengths that each rank gathers.
+    const auto numbers = call.scratch->GetHost<int64_t>(kScratchExchange3, n * (count + 2));
+    const auto lengths = numbers.first(n * count);
+    const auto sizes = numbers.subspan(n * count, n);
+    const bool known = SizesAreKnown(call.segments);
+    for (size_t r = 0; r < n; ++r) {
+      if (r != me && !known) continue;
+      for (size_t s = 0; s < count; ++s) {
+        lengths[r * count + s] = static_cast<int64_t>(call.segments[s].body.size());
+      }
+    }
+    if (n > 1 && !known) {
+      ScopedTimer timer(&call.times->exchange_ms);
+      const auto length_bytes = numbers.last(n);
+      std::fill(length_bytes.begin(), length_bytes.end(), count * sizeof(int64_t));
+      const auto ticket = comm.control().StartAllGatherV(
+          BytesOf(lengths.subspan(me * count, count)), length_bytes, BytesOf(lengths),
+          {call.tag.step, call.tag.bucket, "sizes"});
+      TW_CO_RETURN_IF_ERROR(co_await *ticket);
+      TW_CO_RETURN_IF_ERROR(CheckLengths(call.segments, lengths));
+    }
+    int64_t total = 0;
+    for (size_t r = 0; r < n; ++r) {
+      const auto of_rank = lengths.subspan(r * count, count);
+      sizes[r] = std::accumulate(of_rank.begin(), of_rank.end(), int64_t{0});
+      total += sizes[r];
+    }
+    ByteSpan all = call.send;
+    if (n > 1) {
+      ScopedTimer timer(&call.times->exchange_ms);
+      const auto gathered =
+          call.scratch->Get<uint8_t>(kScratchExchange0, static_cast<size_t>(total));
+      const auto ticket = comm.StartAllGatherV(call.send, sizes, gathered,
+                                               {call.tag.step, call.tag.bucket, "gather"});
+      TW_CO_RETURN_IF_ERROR(co_await *ticket);
+      all = gathered;
+    }
+    ScopedTimer timer(&call.times->decode_ms);
+    co_return AddBare(call.segments, all, lengths, sizes);
+  }
+
+  static Status CheckLengths(std::span<const Segment> segments, std::span<const int64_t> lengths) {
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      const Segment& segment = segments[i % segments.size()];
+      const TensorSpec& spec = *segment.context.spec;
+      if (lengths[i] < 0 || lengths[i] > segment.codec->MaxEncodedBytes(spec, 0)) {
+        return DataLoss("from rank " + std::to_string(i / segments.size()) + ", parameter " +
+                        spec.name + ": a body of " + std::to_string(lengths[i]) + " bytes");
+      }
+    }
+    return OkStatus();
+  }
+
+  // `all` is every rank's bodies; sizes[r], the bytes of rank r's, become where its next one is.
+  static Status AddBare(std::span<const Segment> segments, ByteSpan all,
+                        std::span<const int64_t> lengths, std::span<int64_t> sizes) {
+    const size_t n = sizes.size();
+    std::exclusive_scan(sizes.begin(), sizes.end(), sizes.begin(), int64_t{0});
+    Together together;
+    for (size_t s = 0; s < segments.size(); ++s) {
+      const Segment& segment = segments[s];
+      TW_CHECK(segment.mean.dtype != DType::kF64);  // not on a device
+      together.Next();
+      for (size_t r = 0; r < n; ++r) {
+        const int64_t length = lengths[r * segments.size() + s];
+        const Status status =
+            AddBody(*segment.codec, segment.context,
+                    all.subspan(static_cast<size_t>(sizes[r]), static_cast<size_t>(length)),
+                    static_cast<int>(r), static_cast<int>(n), segment.mean);
+        if (!status.ok()) return FromRank(status, r, segment);
+        sizes[r] += length;
+      }
+    }
+    return OkStatus();
+  }
+
+  static Status FromRank(const Status& error, size_t rank, const Segment& segment) {
+    return Annotate(
+        error, "from rank " + std::to_string(rank) + ", parameter " + segment.context.spec->name);
+  }
   static MutableByteSpan BytesOf(std::span<int64_t> values) {
     return {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()};
   }
@@ -146,10 +241,7 @@ class GatherExchange : public Exchange {
         const auto used =
             AddFrame(segment, static_cast<int>(r), n,
                      all.subspan(static_cast<size_t>(next[r]), static_cast<size_t>(end - next[r])));
-        if (!used.ok()) {
-          return Annotate(used.status(), "from rank " + std::to_string(r) + ", parameter " +
-                                             segment.context.spec->name);
-        }
+        if (!used.ok()) return FromRank(used.status(), r, segment);
         next[r] += *used;
       }
       if (segment.mean.dtype == DType::kF64) Divide(segment.mean, static_cast<int>(n));

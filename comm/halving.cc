@@ -23,6 +23,7 @@
 #include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 
 namespace tw {
 namespace {
@@ -148,7 +149,7 @@ class HalvingExchange : public Exchange {
   static std::unique_ptr<Ticket> Swap(const ExchangeCall& call, int peer, ByteSpan send,
                                       MutableByteSpan receive) {
     const size_t n = static_cast<size_t>(call.comm->size()), p = static_cast<size_t>(peer);
-    const auto sizes = call.scratch->Get<int64_t>(kScratchExchange3, 2 * n);
+    const auto sizes = call.scratch->GetHost<int64_t>(kScratchExchange3, 2 * n);
     std::fill(sizes.begin(), sizes.end(), 0);
     sizes[p] = static_cast<int64_t>(send.size());
     sizes[n + p] = static_cast<int64_t>(receive.size());
@@ -159,12 +160,14 @@ class HalvingExchange : public Exchange {
   // Means instead of sums where a body is the parameter's own value; `own` is part of call.send.
   static void AverageOwn(const ExchangeCall& call, DType type, MutableByteSpan own) {
     ScopedTimer timer(&call.times->decode_ms);
+    Together together;
     for (const Segment& segment : call.segments) {
       if (!segment.codec->traits().lossless) continue;
       uint8_t* const begin = std::max(segment.body.data(), own.data());
       uint8_t* const end =
           std::min(segment.body.data() + segment.body.size(), own.data() + own.size());
       if (begin < end) {
+        together.Next();
         Average(type, {begin, static_cast<size_t>(end - begin)}, call.comm->size());
       }
     }

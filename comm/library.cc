@@ -1,4 +1,5 @@
-// Sum exchange by the transport's own all-reduce (Merge::kSum): MPI_Iallreduce between processes.
+// Sum exchange by the transport's own all-reduce (Merge::kSum): MPI_Iallreduce between processes,
+// ncclAllReduce between devices.
 //
 // For machines whose MPI knows their network better than the exchanges here do. Ranks get the same
 // bits, but the order of additions is the library's: it may change with the length, and with it the
@@ -11,6 +12,7 @@
 #include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 
 namespace tw {
 namespace {
@@ -48,15 +50,19 @@ class LibraryExchange : public Exchange {
     }
     if (!call.last_round) co_return OkStatus();
     ScopedTimer timer(&call.times->decode_ms);
-    for (const Segment& segment : call.segments) {
-      if (segment.codec->traits().lossless) Average(type, segment.body, n);
+    {
+      Together together;
+      for (const Segment& segment : call.segments) {
+        together.Next();
+        if (segment.codec->traits().lossless) Average(type, segment.body, n);
+      }
     }
     co_return DecodeSums(call.segments, n);
   }
 };
 
 TW_REGISTER(Exchange, library, 0, NoConfig, LibraryExchange::Create,
-            "bodies added by the transport's own all-reduce: MPI_Iallreduce");
+            "bodies added by the transport's own all-reduce: MPI_Iallreduce, ncclAllReduce");
 
 }  // namespace
 }  // namespace tw

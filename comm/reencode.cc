@@ -20,10 +20,11 @@
 // chunks: e starts from zero then, and one encoding's error is lost once.
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 
 namespace tw {
 namespace {
@@ -64,11 +65,14 @@ Status Name(const Status& status, int rank, const Segment& segment) {
 
 // The part of the second hop's error memory that belongs to a chunk.
 std::span<float> HopMemory(const Segment& segment, const Chunk& chunk, int n) {
-  const TensorView ranks = segment.hop->Slot("ranks", {1}, DType::kI32, Reshard::kReplicated);
+  StateBag& bag = *segment.hop->bag();
+  const std::string name = segment.hop->prefix() + "ranks";  // the host's, wherever e is
+  const TensorView ranks = bag.Slot(name, {1}, DType::kI32, Reshard::kReplicated);
+  bag.Touch(name);
   const TensorView e =
       segment.hop->Slot("e", segment.context.spec->shape, DType::kF32, Reshard::kKeepMean);
   int32_t& of = *static_cast<int32_t*>(ranks.data);
-  if (of != n) std::memset(e.data, 0, static_cast<size_t>(e.bytes()));
+  if (of != n) ZeroBytes(e.data, static_cast<size_t>(e.bytes()));
   of = n;
   return e.f32().subspan(static_cast<size_t>(chunk.begin), static_cast<size_t>(chunk.count));
 }
@@ -104,7 +108,9 @@ class ReencodeExchange : public Exchange {
     }
     if (comm.size() == 1) {
       ScopedTimer timer(&times->decode_ms);
+      Together together;
       for (const Segment& segment : segments) {
+        together.Next();
         TW_CO_RETURN_IF_ERROR(
             Name(segment.codec->DecodeAddAny(segment.body, 1.0f, segment.context, segment.mean), 0,
                  segment));
@@ -112,9 +118,9 @@ class ReencodeExchange : public Exchange {
       co_return OkStatus();
     }
     const size_t n = static_cast<size_t>(comm.size());
-    const auto lengths = scratch.Get<int64_t>(kScratchExchange3, 2 * n);
-    const auto owned = lengths.first(n);       // bytes each rank owns
-    const auto incoming = lengths.subspan(n);  // bytes each rank sends here
+    const auto lengths = scratch.GetHost<int64_t>(kScratchExchange3, 3 * n);
+    const auto owned = lengths.first(n);          // bytes each rank owns
+    const auto incoming = lengths.subspan(n, n);  // bytes each rank sends here
     int64_t total = 0;
     for (size_t r = 0; r < n; ++r) {
       owned[r] = OwnedBytes(segments, static_cast<int>(r), comm.size());
@@ -147,17 +153,19 @@ class ReencodeExchange : public Exchange {
       TW_CO_RETURN_IF_ERROR(co_await *ticket);
     }
     ScopedTimer timer(&times->decode_ms);
-    co_return DecodeAll(segments, outgoing, comm.size());
+    co_return DecodeAll(segments, outgoing, owned, lengths.last(n));
   }
 
  private:
   static void PackByOwner(std::span<const Segment> segments, int n, MutableByteSpan out) {
     uint8_t* to = out.data();
+    Together together;
     for (int owner = 0; owner < n; ++owner) {
       for (const Segment& segment : segments) {
         const Chunk chunk = ChunkOf(segment, owner, n);
         if (chunk.bytes == 0) continue;
-        std::memcpy(to, segment.body.data() + chunk.byte_begin, static_cast<size_t>(chunk.bytes));
+        together.Next();
+        CopyBytes(to, segment.body.data() + chunk.byte_begin, static_cast<size_t>(chunk.bytes));
         to += chunk.bytes;
       }
     }
@@ -168,13 +176,26 @@ class ReencodeExchange : public Exchange {
                            const Communicator& comm, Workspace& scratch, MutableByteSpan own) {
     const int n = comm.size();
     const float scale = 1.0f / static_cast<float>(n);
-    size_t at = 0;
+    // Rows of a device have a mean each; the host's share the memory of the longest.
+    const bool apart = CurrentQueue() != nullptr;
+    int64_t longest = 0, total = 0;
+    for (const Segment& segment : segments) {
+      const int64_t count = ChunkOf(segment, comm.rank(), n).count;
+      longest = std::max(longest, count);
+      total += count;
+    }
+    const auto means =
+        scratch.Get<float>(kScratchExchange2, static_cast<size_t>(apart ? total : longest));
+    size_t at = 0, mean_at = 0;
+    Together together;
     for (const Segment& segment : segments) {
       const Chunk chunk = ChunkOf(segment, comm.rank(), n);
       if (chunk.count == 0) continue;
       const size_t bytes = static_cast<size_t>(chunk.bytes);
-      const auto mean = scratch.Get<float>(kScratchExchange2, static_cast<size_t>(chunk.count));
-      std::fill(mean.begin(), mean.end(), 0.0f);
+      const auto mean = means.subspan(mean_at, static_cast<size_t>(chunk.count));
+      if (apart) mean_at += mean.size();
+      together.Next();
+      ZeroBytes(mean.data(), mean.size_bytes());
       CodecContext context = segment.context;
       context.offset = chunk.begin;
       for (int r = 0; r < n; ++r) {
@@ -196,10 +217,15 @@ class ReencodeExchange : public Exchange {
     return OkStatus();
   }
 
-  static Status DecodeAll(std::span<const Segment> segments, ByteSpan all, int n) {
-    size_t at = 0;
-    for (int owner = 0; owner < n; ++owner) {
-      for (const Segment& segment : segments) {
+  // `all` is every owner's chunks, owned[r] bytes of rank r; `next` is scratch.
+  static Status DecodeAll(std::span<const Segment> segments, ByteSpan all,
+                          std::span<const int64_t> owned, std::span<int64_t> next) {
+    const int n = static_cast<int>(owned.size());
+    std::exclusive_scan(owned.begin(), owned.end(), next.begin(), int64_t{0});
+    Together together;
+    for (const Segment& segment : segments) {
+      together.Next();
+      for (int owner = 0; owner < n; ++owner) {
         const Chunk chunk = ChunkOf(segment, owner, n);
         if (chunk.count == 0) continue;
         CodecContext context = segment.context;
@@ -208,10 +234,12 @@ class ReencodeExchange : public Exchange {
         TensorView mean = segment.mean;
         mean.data = static_cast<uint8_t*>(mean.data) + chunk.begin * DTypeBytes(mean.dtype);
         mean.numel = chunk.count;
-        const ByteSpan body = all.subspan(at, static_cast<size_t>(chunk.bytes));
+        int64_t& at = next[static_cast<size_t>(owner)];
+        const ByteSpan body =
+            all.subspan(static_cast<size_t>(at), static_cast<size_t>(chunk.bytes));
         TW_RETURN_IF_ERROR(
             Name(segment.codec->DecodeAddAny(body, 1.0f, context, mean), owner, segment));
-        at += body.size();
+        at += chunk.bytes;
       }
     }
     return OkStatus();

@@ -21,12 +21,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <optional>
 
 #include "comm/flat_sum.h"
 #include "core/api/exchange.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 
 namespace tw {
 namespace {
@@ -63,7 +63,7 @@ class Packed {
         element_(DTypeBytes(type_)),
         ranks_(call.comm->size()) {
     const size_t n = static_cast<size_t>(ranks_);
-    begins_ = call.scratch->Get<int64_t>(kScratchExchange2, n + 1);
+    begins_ = call.scratch->GetHost<int64_t>(kScratchExchange2, n + 1);
     begins_[0] = 0;
     int64_t largest = 0;
     for (int c = 0; c < ranks_; ++c) {
@@ -91,9 +91,11 @@ class Packed {
 
   void Pack(int chunk) const {
     uint8_t* to = Chunk(Wrap(chunk)).data();
+    Together together;
     ForEachBlock(call_.segments, element_, Wrap(chunk), ranks_,
                  [&](Segment&, MutableByteSpan block) {
-                   std::memcpy(to, block.data(), block.size());
+                   together.Next();
+                   CopyBytes(to, block.data(), block.size());
                    to += block.size();
                  });
   }
@@ -104,9 +106,11 @@ class Packed {
   // A chunk of sums (of lossless codecs: means) back into the bodies.
   void Unpack(int chunk) const {
     const uint8_t* from = Chunk(Wrap(chunk)).data();
+    Together together;
     ForEachBlock(call_.segments, element_, Wrap(chunk), ranks_,
                  [&](Segment& segment, MutableByteSpan block) {
-                   std::memcpy(block.data(), from, block.size());
+                   together.Next();
+                   CopyBytes(block.data(), from, block.size());
                    from += block.size();
                    if (segment.codec->traits().lossless) Average(type_, block, ranks_);
                  });
@@ -209,7 +213,7 @@ class RingExchange : public Exchange {
     const size_t n = static_cast<size_t>(call.comm->size());
     const size_t r = static_cast<size_t>(call.comm->rank());
     const auto sizes =
-        call.scratch->Get<int64_t>(kScratchExchange3, 2 * n * static_cast<size_t>(kMaxMessages))
+        call.scratch->GetHost<int64_t>(kScratchExchange3, 2 * n * static_cast<size_t>(kMaxMessages))
             .subspan(2 * n * static_cast<size_t>(m), 2 * n);
     std::fill(sizes.begin(), sizes.end(), 0);
     sizes[(r + 1) % n] = static_cast<int64_t>(send.size());

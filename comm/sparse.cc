@@ -18,6 +18,7 @@
 // bits, least significant bit first, padded with zero bits to a byte | its fp32 values. An owner's
 // sums: the list of its listed bins | the fp32 elements of its plain bins. Nothing received is
 // trusted: counts, indices and lengths are checked before they are used.
+// Lists lie in the host's memory: a device's communicator is refused.
 // State: none. Left out: a second selection among the sums, which would bound them by k but lose
 // the rest.
 
@@ -212,6 +213,11 @@ class SparseExchange : public Exchange {
     TW_CHECK(call.last_round);  // lists have one round
     for (const Segment& segment : call.segments) {
       TW_CHECK(segment.mean.dtype == DType::kF32 || segment.mean.dtype == DType::kF64);
+    }
+    if (call.comm->on_device()) {
+      co_return ConfigError(
+          "compressor.merge = \"sparse\" adds lists in the host's memory, which \"" +
+          std::string(call.comm->name()) + "\" does not carry; take \"gather\"");
     }
     if (call.comm->size() > 1) co_return co_await AddOverRanks(call);
     ScopedTimer timer(&call.times->decode_ms);

@@ -87,7 +87,8 @@ class SumExchange : public Exchange {
       }
       {
         ScopedTimer timer(&times.decode_ms);
-        AddInRankOrder(call.segments, call.round, piece.own_begin, piece.parts, piece.own);
+        AddInRankOrder(call.segments, call.round, piece.own_begin, piece.parts, piece.own,
+                       *call.scratch);
       }
       ScopedTimer timer(&times.exchange_ms);
       piece.gather = comm.StartAllGatherV(piece.own, piece.chunk_bytes, piece.bytes,
@@ -104,7 +105,8 @@ class SumExchange : public Exchange {
     const size_t ranks = static_cast<size_t>(n);
     const int64_t total = static_cast<int64_t>(call.send.size()) / element;
     const int64_t count = static_cast<int64_t>(pieces.size());
-    const auto lengths = call.scratch->Get<int64_t>(kScratchExchange3, 2 * ranks * pieces.size());
+    const auto lengths =
+        call.scratch->GetHost<int64_t>(kScratchExchange3, 2 * ranks * pieces.size());
     const auto piece_begin = [&](int64_t p) { return total * p / count; };
     const auto chunk_begin = [&](int64_t p, int r) {
       return piece_begin(p) + (piece_begin(p + 1) - piece_begin(p)) * r / n;

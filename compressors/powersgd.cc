@@ -41,7 +41,7 @@ struct PowerSgdConfig {
   }
 };
 
-std::span<const float> AsFloats(ByteSpan body, Workspace& scratch, int slot) {
+std::span<float> AsFloats(ByteSpan body, Workspace& scratch, int slot) {
   // Bodies lie at any address.
   const auto copy = scratch.Get<float>(slot, body.size() / sizeof(float));
   CopyBytes(copy.data(), body.data(), body.size());

@@ -124,7 +124,7 @@ class Bench {
   }
 
   StatusOr<MutableByteSpan> Encode(uint64_t step, int round) {
-    const size_t header = static_cast<size_t>(subject_.exchange->header_bytes());
+    const size_t header = static_cast<size_t>(subject_.exchange->header_bytes(*comm_));
     const size_t most = static_cast<size_t>(subject_.codec->MaxEncodedBytes(spec_, round));
     const auto buffer = scratch_.Get<uint8_t>(kScratchSend0 + round % 2, header + most);
     const ByteSpan reduced = segment_.body;

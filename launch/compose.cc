@@ -28,14 +28,24 @@ StatusOr<OwnedRoute> MakeRoute(const ConfigSection& section, const FeedbackPolic
 // More ranks than that would wait for each other more than they send.
 constexpr int kLargestRing = 32;
 
-// The exchange that dense gradients are summed by.
-const Exchange* SumsOf(const CommConfig& comm, int ranks) {
+// The exchange that dense gradients are summed by. Between GPUs waits cost more than bytes.
+const Exchange* SumsOf(const CommConfig& comm, int ranks, bool on_device) {
   std::string way = comm.sums;
+  if (way == "auto" && on_device) way = "direct";
   if (way == "auto") {
     const bool many = ranks > kLargestRing && std::has_single_bit(static_cast<unsigned>(ranks));
     way = many ? "halving" : ranks > 2 && ranks <= kLargestRing ? "ring" : "direct";
   }
   return FindExchange(way == "direct" ? std::string(MergeName(Merge::kSum)) : way);
+}
+
+// Whether [compressor] or one of its rules wants that merge.
+bool MergeAskedFor(const LoadedConfig& loaded, const std::string& merge) {
+  if (loaded.config.section("compressor").GetString("merge", "auto") == merge) return true;
+  const auto rules = loaded.config.array("compressor.rule");
+  return std::any_of(rules.begin(), rules.end(), [&](const ConfigSection& rule) {
+    return rule.GetString("merge", "auto") == merge;
+  });
 }
 
 // Choices that come to nothing although every key is right.
@@ -150,7 +160,7 @@ StatusOr<LoadedConfig> LoadedConfig::Load(const std::string& path,
 }
 
 StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
-                                         bool for_eval) {
+                                         bool for_eval, at::Device device) {
   const Settings& s = loaded.settings;
   TW_ASSIGN_OR_RETURN(
       auto kind, Registry<TaskKind>::Get().Find(s.task.name)->make(loaded.config.section("data")));
@@ -160,6 +170,7 @@ StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, i
   options.seed = static_cast<uint64_t>(s.train.seed);
   options.rank = rank;
   options.world_size = world_size;
+  options.device = device;
   options.batch_size = s.train.batch_size;
   options.precision = s.train.precision;
   options.bf16_weights = s.train.weights == "bf16";
@@ -240,19 +251,22 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
 }
 
 StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size,
-                                             int exchanging) {
+                                             int exchanging, at::Device device) {
   const Settings& s = loaded.settings;
   const Config& config = loaded.config;
   auto a = std::make_unique<Assembly>();
-  TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false));
+  TW_ASSIGN_OR_RETURN(a->task, MakeTask(loaded, rank, world_size, false, device));
   a->parameters = a->task->parameters();
   a->sketches = a->task->sketches();
 
   constexpr Merge kMerges[] = {Merge::kSum, Merge::kGather, Merge::kReencode, Merge::kSparse};
+  const std::span<const Merge> all(kMerges);
+  const bool sparse = device.is_cpu() || MergeAskedFor(loaded, MergeName(Merge::kSparse));
   if (exchanging == 0) exchanging = world_size;
   TW_ASSIGN_OR_RETURN(const PlanOptions plan,
                       AssembleMethod(loaded, SpecsOf(a->parameters, a->sketches), exchanging,
-                                     kMerges, a.get(), SumsOf(s.comm, exchanging)));
+                                     sparse ? all : all.first(3), a.get(),
+                                     SumsOf(s.comm, exchanging, !device.is_cpu())));
   if (a->strategy->place() == Place::kLabOnly) {
     return ConfigError("strategy.name = \"" + s.strategy +
                        "\" runs in the lab only (tightwire lab list)");

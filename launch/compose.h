@@ -58,7 +58,7 @@ struct Assembly {
 };
 
 StatusOr<std::unique_ptr<Task>> MakeTask(const LoadedConfig& loaded, int rank, int world_size,
-                                         bool for_eval);
+                                         bool for_eval, at::Device device = at::kCPU);
 // Of an assembly: plan, optimizer, schedule and strategy, for parameters of any origin. Only these
 // merges are open to the plan; dense gradients are summed by `sums`. Returns what the plan was made
 // from.
@@ -69,8 +69,9 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
 // What an exchange is registered as.
 std::string NameOf(const Exchange& exchange);
 // Everything but communication. `exchanging`: how many send messages to each other, the ranks or
-// their groups (0: the ranks); bytes and plan are computed for that.
+// their groups (0: the ranks); bytes and plan are computed for that. Parameters lie on `device`, and
+// the plan keeps to what works there.
 StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size,
-                                             int exchanging = 0);
+                                             int exchanging = 0, at::Device device = at::kCPU);
 
 }  // namespace tw

@@ -7,11 +7,20 @@
 #include <memory>
 
 #include "comm/nccl/nccl_communicator.h"
+#include "core/base/device.h"
 
 namespace tw {
 
 // Raised with every change of CudaModule.
-inline constexpr uint32_t kCudaModuleAbi = 1;
+inline constexpr uint32_t kCudaModuleAbi = 2;
+
+// A GPU, taken for a run.
+struct OpenedDevice {
+  std::unique_ptr<DeviceMemory> memory;
+  // On LibTorch's stream, and on one beside it.
+  std::unique_ptr<DeviceQueue> training, lane;
+  void* lane_stream = nullptr;  // of the latter, for NcclOptions::producer
+};
 
 struct CudaModule {
   uint32_t abi;          // kCudaModuleAbi of its build; first, whatever changes behind it
@@ -19,6 +28,7 @@ struct CudaModule {
   const char* built_by;  // "nvcc 13.0.88 for 80-real;90"
   const char* kernels;   // names, as of core/kernels/NAME.cu, with a blank between each
   const char* nccl;      // "NCCL 2.28.9", or why there is none
+  StatusOr<OpenedDevice> (*open_device)(int device);
   // null where it was built without NCCL
   StatusOr<std::unique_ptr<Communicator>> (*make_nccl)(const NcclOptions& options,
                                                        Communicator& control);

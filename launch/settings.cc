@@ -144,6 +144,9 @@ FieldList<TrainConfig> TrainConfig::Fields() {
       .Int("accumulate", &TrainConfig::accumulate, {1, 1 << 20},
            "micro-batches a step; compressed once")
       .Int("seed", &TrainConfig::seed, {0, kMaxInt}, "of weights, batches and compressors")
+      .Text("device", &TrainConfig::device, {"auto", "cpu", "cuda"},
+            "where parameters, gradients and states lie; auto: on GPUs when every rank has one of "
+            "its own")
       .Text("precision", &TrainConfig::precision, {"fp32", "bf16"},
             "bf16: products of the forward pass in bfloat16 (autocast)")
       .Text("weights", &TrainConfig::weights, {"fp32", "bf16"},
@@ -162,8 +165,8 @@ FieldList<CommConfig> CommConfig::Fields() {
   return FieldList<CommConfig>()
       .Text(
           "backend", &CommConfig::backend, {"auto", "thread", "mpi", "nccl"},
-          "auto: mpi under a launcher, thread (one rank) otherwise; nccl: between GPUs, mpi beside "
-          "it")
+          "auto: mpi under a launcher, thread (one rank) otherwise; gradients on GPUs travel by nccl "
+          "where it is there, with mpi through pinned memory")
       .Real("bucket_cap_mb", &CommConfig::bucket_cap_mb, {0, 1 << 20, kOpenLow},
             "gradients are sent in buckets of at most so many MB")
       .Int("concurrent_buckets", &CommConfig::concurrent_buckets, {1, 16},

@@ -34,6 +34,7 @@ struct TrainConfig {
   int64_t batch_size = 8;
   int64_t accumulate = 1;
   int64_t seed = 1;
+  std::string device = "auto";
   std::string precision = "fp32";
   std::string weights = "fp32";
   std::string masters = "fp32";

@@ -111,7 +111,14 @@ struct TrainRun {
   std::string run_dir;
   Grouping grouping;
   std::unique_ptr<Assembly> assembly;
-  FolderLock lock;  // rank 0's
+  FolderLock lock;          // rank 0's
+  std::string device_name;  // empty: the host
+
+  bool on_device() const { return world->device().memory != nullptr; }
+  at::Device place() const {
+    return on_device() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(world->local_rank()))
+                       : at::Device(at::kCPU);
+  }
 
   // Rank 0's clock and disk decide for all. *finished: see FinishedLine.
   Status ChooseFolder(std::string* finished);
@@ -141,7 +148,11 @@ Status TrainRun::Prepare() {
   TW_RETURN_IF_ERROR(world->AgreeOn(groups.status()));
   grouping = std::move(groups).value();
   auto assembled =
-      Assemble(*loaded, world->rank(), world->size(), grouping.exchanging(world->size()));
+      Assemble(*loaded, world->rank(), world->size(), grouping.exchanging(world->size()), place());
+  if (assembled.ok() && on_device()) {
+    const Status works = CheckOnDevice(loaded->settings, **assembled);
+    if (!works.ok()) assembled = works;
+  }
   TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
   assembly = std::move(assembled).value();
   Status made;
@@ -219,27 +230,29 @@ Status TrainRun::Go() {
 
   TW_ASSIGN_OR_RETURN(const auto spans,
                       OpenTrace(s.metrics.trace_steps, s.train.steps, run_dir, rank));
-  StateBag state;
+  const RunDevice device = world->device();
+  Communicator& wire = world->gradient_comm();
+  StateBag state(device.memory);
   const uint64_t seed = static_cast<uint64_t>(s.train.seed);
   std::unique_ptr<TwoLevel> two_level;
   if (!grouping.group_of.empty()) {
     TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
       TW_ASSIGN_OR_RETURN(two_level,
-                          TwoLevel::Create(a.plan.get(), &world->comm(), grouping.group_of,
-                                           {seed, &state, spans.get()}));
+                          TwoLevel::Create(a.plan.get(), &wire, grouping.group_of,
+                                           {seed, &state, spans.get(), device.memory}));
       return OkStatus();
     }));
   }
-  GradientReducer reducer(a.parameters, a.plan.get(), &world->comm(), &world->lane(), &state,
+  GradientReducer reducer(a.parameters, a.plan.get(), &wire, &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           seed, spans.get(), two_level.get(), a.sketches});
+                           seed, spans.get(), two_level.get(), a.sketches, device});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;
   saved.config_hash = Hex64(loaded->hash);
   saved.config = loaded->compared;
   saved.threads = at::get_num_threads();
-  saved.simd = kernels::SimdTarget();
+  saved.simd = on_device() ? device_name : kernels::SimdTarget();
   saved.seed = seed;
   saved.counters[kTotalSteps] = s.train.steps;
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
@@ -270,15 +283,17 @@ Status TrainRun::Go() {
   parts.state = &state;
   parts.comm = &world->comm();
   parts.lane = &world->lane();
+  parts.device = device;
   parts.save_checkpoint = [&](int64_t steps_done) -> Status {
     saved.step = steps_done;
+    if (device.training) TW_RETURN_IF_ERROR(device.training->Wait());
     return world->lane().Run([&]() -> Status {
       return SaveCheckpoint(run_dir, saved, world->comm(), static_cast<int>(s.checkpoint.keep))
           .status();
     });
   };
   parts.spans = spans.get();
-  parts.peak_tensor_bytes = [&] { return PeakTensorBytes() + state.bytes(); };
+  parts.peak_tensor_bytes = [&] { return PeakTensorBytes(place()) + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
   Status opened = rank == 0 ? RemoveSummary(run_dir) : OkStatus();
   if (opened.ok()) {
@@ -300,9 +315,11 @@ Status TrainRun::Go() {
 
   int64_t params = 0;
   for (const ParameterView& p : reducer.views()) params += p.value.numel;
-  LogInfo(absl::StrFormat("%d ranks x %d threads on %s, %d parameters in %d buckets, run folder %s",
-                          world->size(), at::get_num_threads(), world->host(), params,
-                          reducer.num_buckets(), run_dir));
+  LogInfo(absl::StrFormat(
+      "%d ranks x %d threads on %s%s, %d parameters in %d buckets, run folder %s", world->size(),
+      at::get_num_threads(), world->host(),
+      on_device() ? ", tensors on " + device_name + ", gradients by " + wire.name() : "", params,
+      reducer.num_buckets(), run_dir));
 
   TrainerOptions options;
   options.steps = s.train.steps;
@@ -329,7 +346,10 @@ Status TrainRun::Go() {
   facts.predicted_memory = PredictMemory(a);
   facts.optimizer_state_bytes = state.bytes("optimizer/");
   facts.feedback_state_bytes = state.bytes("feedback/");
-  facts.params_hash = ParametersHash(reducer.views());
+  {
+    const DeviceScope scope(device.training);
+    facts.params_hash = ParametersHash(reducer.views());
+  }
   facts.config_hash = loaded->hash;
   facts.plan = a.plan.get();
   facts.planner = updater.get();
@@ -360,15 +380,18 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock()};
+  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock(), ""};
   Status ready = world.AgreeOn(loaded.status());
-  if (ready.ok() && world.device_comm()) {
-    ready =
-        ConfigError("comm.backend = nccl: train keeps gradients in the host's memory; mpi works");
-  }
   if (ready.ok()) {
     run.loaded = &*loaded;
     ready = AgreeOnConfig(world, loaded->shared);
+  }
+  std::string device_note;
+  if (ready.ok()) {
+    const DeviceModule& devices = ThisMachinesDevices();
+    ready = OpenChosenDevice(loaded->settings.train, comm, devices, world, &device_note);
+    run.device_name = DeviceName(devices, world);
+    if (world.device().training) SetTensorQueue(world.device().training);
   }
   std::string finished;  // a line about the run in run.dir, if there is nothing left to do
   if (ready.ok()) {
@@ -390,6 +413,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   std::error_code ignored;
   std::filesystem::create_directories(run.run_dir, ignored);  // hosts without a shared disk
   OpenLog(run.run_dir, world.rank());
+  if (!device_note.empty()) LogInfo(device_note);
   const Status status = CatchTorch([&] { return run.Go(); });
   if (!status.ok()) {
     FlushLog();

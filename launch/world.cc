@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "comm/mpi/mpi_session.h"
+#include "comm/staged_communicator.h"
 #include "comm/thread_communicator.h"
 #include "core/engine/agree.h"
 
@@ -30,16 +31,13 @@ class ThreadWorld : public World {
  public:
   ThreadWorld(double timeout_s, int concurrent_buckets)
       : World(concurrent_buckets), group_(MakeThreadGroup(1, timeout_s)) {}
-  ~ThreadWorld() override { device_comm_.reset(); }  // it uses comm()
+  ~ThreadWorld() override { CloseLane(); }  // it uses comm()
   Communicator& comm() override { return *group_[0]; }
   int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
   int first_here() const override { return 0; }
   std::string host() const override { return HostName(); }
-  void Close() override {
-    lane_.reset();
-    device_comm_.reset();
-  }
+  void Close() override { CloseLane(); }
 
  private:
   std::vector<std::unique_ptr<Communicator>> group_;
@@ -49,15 +47,14 @@ class MpiWorld : public World {
  public:
   MpiWorld(std::unique_ptr<MpiSession> session, int concurrent_buckets)
       : World(concurrent_buckets), session_(std::move(session)) {}
-  ~MpiWorld() override { device_comm_.reset(); }  // it uses comm()
+  ~MpiWorld() override { CloseLane(); }  // it uses comm()
   Communicator& comm() override { return session_->communicator(); }
   int local_rank() const override { return session_->place().local_rank; }
   int local_size() const override { return session_->place().local_size; }
   int first_here() const override { return session_->place().first_here; }
   std::string host() const override { return session_->place().host; }
   void Close() override {
-    lane_.reset();
-    device_comm_.reset();
+    CloseLane();
     session_->Finalize();
   }
 
@@ -83,24 +80,8 @@ LauncherHint ReadLauncher() {
 
 StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s,
                                              int concurrent_buckets) {
-  static const DeviceModule none;
-  return Open(backend, timeout_s, concurrent_buckets,
-              backend == "nccl" ? ThisMachinesDevices() : none);
-}
-
-StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double timeout_s,
-                                             int concurrent_buckets, const DeviceModule& devices) {
-  if (backend == "nccl") {
-    TW_ASSIGN_OR_RETURN(auto world, Open("auto", timeout_s, concurrent_buckets));
-    const Status status = world->OpenDevice(timeout_s, concurrent_buckets, devices);
-    if (FaultOf(status) == Fault::kPeer) EndJob(*world, status);  // nobody to end with
-    if (status.ok()) return world;
-    const bool speak = world->rank() == 0;
-    world->Close();
-    return speak ? status : WithFault(Status(status.code(), ""), FaultOf(status));
-  }
   const LauncherHint hint = ReadLauncher();
-  const bool mpi = backend == "mpi" || (backend == "auto" && hint.mpi);
+  const bool mpi = backend == "mpi" || (backend != "thread" && hint.mpi);
   if (!mpi) {
     if (hint.size > 1) {
       return ConfigError("comm.backend = \"thread\" is one rank, but the launcher started " +
@@ -116,30 +97,56 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
   return std::make_unique<MpiWorld>(std::move(session), concurrent_buckets);
 }
 
-Status World::OpenDevice(double timeout_s, int concurrent_buckets, const DeviceModule& devices) {
-  const std::string setting = "comm.backend = nccl: ";
+Status World::OpenDevice(const DeviceModule& devices, const std::string& backend,
+                         double timeout_s) {
   const int count = static_cast<int>(devices.devices.size());
+  const CudaModule* const module = devices.module;
   Status mine;
-  if (!devices.module) {
-    mine = DataError(setting + "no GPU here: " + devices.reason + "; mpi works");
-  } else if (!devices.module->make_nccl) {
-    mine = DataError(setting + "the module was " + devices.module->nccl + "; mpi works");
+  if (!module) {
+    mine = DataError("no GPU to use: " + devices.reason);
+  } else if (backend == "nccl" && !module->make_nccl) {
+    mine = DataError("comm.backend = nccl: the module was " + std::string(module->nccl) +
+                     "; mpi works");
   } else if (local_rank() >= count) {
-    mine = DataError(setting + std::to_string(local_size()) + " ranks on " + host() +
-                     ", which has " + std::to_string(count) + (count == 1 ? " GPU" : " GPUs") +
+    mine = DataError(std::to_string(local_size()) + " ranks on " + host() + ", which has " +
+                     std::to_string(count) + (count == 1 ? " GPU" : " GPUs") +
                      "; one a rank is needed");
+  } else {
+    auto opened = module->open_device(local_rank());
+    mine = opened.status();
+    if (opened.ok()) opened_ = std::move(*opened);
   }
-  TW_RETURN_IF_ERROR(AgreeOn(mine));
+  const Status all = AgreeOn(mine);
+  if (!all.ok()) opened_ = {};
+  TW_RETURN_IF_ERROR(all);
+  lane_->UseDevice(opened_.lane.get());
+  const bool nccl = backend == "nccl" || (backend != "mpi" && size() > 1 && module->make_nccl);
+  if (!nccl) {
+    device_comm_ = MakeStagedCommunicator(comm(), *opened_.lane);
+    return OkStatus();
+  }
   Status status;
   TW_RETURN_IF_ERROR(lane_->Run([&] {
-    auto made = devices.module->make_nccl(
-        {.device = local_rank(), .timeout_s = timeout_s, .same_order = concurrent_buckets == 1},
-        comm());
+    auto made = module->make_nccl({.device = local_rank(),
+                                   .timeout_s = timeout_s,
+                                   .same_order = concurrent_buckets_ == 1,
+                                   .producer = opened_.lane_stream},
+                                  comm());
     status = made.status();
     if (made.ok()) device_comm_ = std::move(*made);
     return OkStatus();
   }));
   return AgreeOn(status);
+}
+
+RunDevice World::device() const {
+  return {opened_.memory.get(), opened_.training.get(), opened_.lane.get()};
+}
+
+void World::CloseLane() {
+  lane_.reset();
+  device_comm_.reset();
+  opened_ = {};
 }
 
 int DefaultThreads(int ranks_here) {

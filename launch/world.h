@@ -22,20 +22,22 @@ LauncherHint ReadLauncher();
 
 class World {
  public:
-  // backend auto: MPI under a launcher, one thread rank otherwise. SLURM_NTASKS > 1 without PMIx is
-  // a ConfigError. So many buckets are under way at once on the lane. nccl: as auto, and
-  // device_comm() beside it, each rank of a host on a GPU of its own; a DataError on every rank
-  // when one has none.
+  // backend auto, nccl: MPI under a launcher, one thread rank otherwise. SLURM_NTASKS > 1 without
+  // PMIx is a ConfigError. So many buckets are under way at once on the lane.
   static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s,
                                                int concurrent_buckets = 2);
-  // The same with other devices than this machine's, for tests; looked at with nccl only.
-  static StatusOr<std::unique_ptr<World>> Open(const std::string& backend, double timeout_s,
-                                               int concurrent_buckets, const DeviceModule& devices);
   virtual ~World() = default;
 
   virtual Communicator& comm() = 0;
-  // For what lies in device memory; null unless opened with nccl. Its control() is comm().
-  Communicator* device_comm() { return device_comm_.get(); }
+  // Takes the GPU of this rank's place on its host; the lane works on it from here on. Gradients
+  // then travel by NCCL, or with `backend` mpi, and with auto where one rank is all there are or
+  // the module has no NCCL, by comm() behind pinned memory. Collective; after an error, a DataError
+  // on every rank when one has no such GPU, there is none.
+  Status OpenDevice(const DeviceModule& devices, const std::string& backend, double timeout_s);
+  // All null without a device.
+  RunDevice device() const;
+  // What gradients travel by: comm(), or what carries memory of the device beside it.
+  Communicator& gradient_comm() { return device_comm_ ? *device_comm_ : comm(); }
   virtual int local_rank() const = 0;
   virtual int local_size() const = 0;
   virtual int first_here() const = 0;  // lowest rank on this host
@@ -51,13 +53,16 @@ class World {
   Status AgreeOn(const Status& mine);
 
  protected:
-  explicit World(int concurrent_buckets) : lane_(std::make_unique<Lane>(concurrent_buckets)) {}
+  explicit World(int concurrent_buckets)
+      : concurrent_buckets_(concurrent_buckets),
+        lane_(std::make_unique<Lane>(concurrent_buckets)) {}
+  // The lane first, then what it worked with.
+  void CloseLane();
 
-  // Takes a GPU and starts NCCL. Collective.
-  Status OpenDevice(double timeout_s, int concurrent_buckets, const DeviceModule& devices);
-
-  std::unique_ptr<Lane> lane_;
+  const int concurrent_buckets_;
+  OpenedDevice opened_;
   std::unique_ptr<Communicator> device_comm_;
+  std::unique_ptr<Lane> lane_;
 };
 
 // Threads of a rank that was not told how many: OMP_NUM_THREADS, which launch/run sets, or else the

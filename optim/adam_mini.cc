@@ -14,8 +14,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/api/convert.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/reduce.h"
 #include "optim/adamw_step.h"
+#include "optim/state/fp32.h"
 #include "optim/tiles.h"
 
 namespace tw {
@@ -74,7 +77,9 @@ class AdamMini : public Optimizer {
 
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
+    Together together;
     for (const ParameterView& parameter : parameters) {
+      together.Next();
       CheckParameter(parameter);
       const std::vector<BlockRun> runs =
           RunsOf(*parameter.spec, TreatmentOf(context, *parameter.spec));
@@ -89,6 +94,9 @@ class AdamMini : public Optimizer {
     return OkStatus();
   }
 
+  Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const override {
+    return ByElement(RunsOf(spec, treatment)) ? CheckAdamWOnDevice(spec, treatment) : OkStatus();
+  }
   int64_t StateBytes(const TensorSpec& spec, const StateTreatment& treatment) const override {
     const std::vector<BlockRun> runs = RunsOf(spec, treatment);
     if (ByElement(runs)) return AdamWStateBytes(spec, treatment);
@@ -112,7 +120,10 @@ class AdamMini : public Optimizer {
     const size_t blocks = static_cast<size_t>(NumBlocks(runs));
     const std::span<float> v =
         MomentScope(context, spec).Slot("v", {NumBlocks(runs)}, DType::kF32, context.moments).f32();
-    const std::span<float> denominators = (*scratch).Get<float>(2, blocks);
+    if (auto* device = kernels::OnDevice()) {
+      return StepOnDevice(*device, parameter, runs, m[0], v, c, *scratch);
+    }
+    const std::span<float> denominators = (*scratch).Get<float>(kStepDenominators, blocks);
     float room[kStateTile], scaled[kStateTile];
     EachBlock(runs, [&](int64_t block, int64_t first, int64_t size) {
       double sum = 0;
@@ -126,7 +137,31 @@ class AdamMini : public Optimizer {
       vb = c.beta2 * vb + c.rest2 * static_cast<float>(sum / static_cast<double>(size));
       denominators[static_cast<size_t>(block)] = std::sqrt(vb) * c.inverse_root_bias + c.eps;
     });
-    StepInTiles(parameter, m, AdamMiniRule(runs, denominators, c));
+    StepInTiles(parameter, m, AdamMiniRule(runs, denominators, c), *scratch);
+  }
+
+  // A call for each run of blocks of one size.
+  static void StepOnDevice(kernels::DeviceKernels& device, const ParameterView& parameter,
+                           const std::vector<BlockRun>& runs, const CodedState& m,
+                           std::span<float> v, const kernels::AdamWCoefficients<float>& c,
+                           Workspace& scratch) {
+    const std::span<float> p = WideCopy(parameter.value, scratch, kStepParameter);
+    const std::span<const float> g = WideCopy(parameter.grad, scratch, kStepGradient);
+    const bool plain = m.codec == &Fp32States();
+    const std::span<float> moment =
+        plain ? m.state.slots[0].f32() : scratch.Get<float>(kStepMoment0, p.size());
+    if (!plain) m.codec->Decode(m.state, 0, moment);
+    size_t first = 0, block = 0;
+    for (const BlockRun& run : runs) {
+      const size_t count = static_cast<size_t>(run.count);
+      const size_t size = count * static_cast<size_t>(run.block);
+      device.AdamMiniBlocks(p.subspan(first, size), g.subspan(first, size),
+                            moment.subspan(first, size), v.subspan(block, count), run.block, c);
+      first += size;
+      block += count;
+    }
+    if (!plain) m.codec->Encode(m.state, 0, moment);
+    if (parameter.value.dtype != DType::kF32) ConvertFromFp32(p, parameter.value);
   }
 
   void StepWide(const ParameterView& parameter, const std::vector<BlockRun>& runs,

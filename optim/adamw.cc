@@ -23,11 +23,16 @@ class AdamW : public Optimizer {
 
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
+    Together together;
     for (const ParameterView& parameter : parameters) {
+      together.Next();
       CheckParameter(parameter);
       StepAdamW(parameter, config_, context);
     }
     return OkStatus();
+  }
+  Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const override {
+    return CheckAdamWOnDevice(spec, treatment);
   }
   int64_t StateBytes(const TensorSpec& spec, const StateTreatment& treatment) const override {
     return AdamWStateBytes(spec, treatment);

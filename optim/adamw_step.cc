@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/base/device.h"
 #include "optim/fused/fused_step.h"
 
 namespace tw {
@@ -26,6 +27,13 @@ class AdamWRule : public TileRule {
  private:
   kernels::AdamWCoefficients<float> c_, around_;
 };
+
+// Null where the way is through tiles.
+const FusedAdamW* FusedFor(const StateCodec& codec, const TensorSpec& spec) {
+  if (spec.dtype != DType::kF32) return nullptr;
+  const FusedAdamW* const fused = FindFused<FusedAdamW>(codec);
+  return fused && (fused->on_host() || CurrentQueue()) ? fused : nullptr;
+}
 
 void StepWide(const ParameterView& parameter, const UpdateContext& context,
               const kernels::AdamWCoefficients<double>& c) {
@@ -80,12 +88,17 @@ void StepAdamW(const ParameterView& parameter, const AdamWConfig& config,
       OpenMoment(codec, MomentKind::kSigned, "m", 0, spec, context, *scratch),
       OpenMoment(codec, MomentKind::kSquare, "v", 1, spec, context, *scratch)};
   const auto c = AdamWCoefficientsOf<float>(config, context);
-  const FusedAdamW* fused = spec.dtype == DType::kF32 ? FindFused<FusedAdamW>(codec) : nullptr;
-  if (fused) {
+  if (const FusedAdamW* fused = FusedFor(codec, spec)) {
     fused->Step(parameter, moments[0].state, moments[1].state, c);
   } else {
-    StepInTiles(parameter, moments, AdamWRule(c));
+    StepInTiles(parameter, moments, AdamWRule(c), *scratch);
   }
+}
+
+Status CheckAdamWOnDevice(const TensorSpec& spec, const StateTreatment& treatment) {
+  const StateCodec& codec = CodecOf(treatment, spec);
+  if (spec.dtype == DType::kF32 && FindFused<FusedAdamW>(codec)) return OkStatus();
+  return CheckTilesOnDevice(codec, MomentKind::kSquare, spec);
 }
 
 int64_t AdamWStateBytes(const TensorSpec& spec, const StateTreatment& treatment) {

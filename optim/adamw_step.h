@@ -22,6 +22,8 @@ kernels::AdamWCoefficients<T> AdamWCoefficientsOf(const AdamWConfig& config,
 
 void StepAdamW(const ParameterView& parameter, const AdamWConfig& config,
                const UpdateContext& context);
+// See Optimizer::CheckOnDevice.
+Status CheckAdamWOnDevice(const TensorSpec& spec, const StateTreatment& treatment);
 int64_t AdamWStateBytes(const TensorSpec& spec, const StateTreatment& treatment);
 
 }  // namespace tw

@@ -17,7 +17,7 @@ inline DType MomentDType(DType parameter) {
 
 // "optimizer/<parameter>/": where a parameter's moments live.
 inline StateScope MomentScope(const UpdateContext& context, const TensorSpec& spec) {
-  return StateScope(context.state, "optimizer/" + spec.name + "/");
+  return StateScope(context.state, "optimizer/" + spec.name + "/", StatePlace::kTensors);
 }
 
 template <class T>

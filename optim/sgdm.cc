@@ -30,6 +30,7 @@ class SgdmRule : public TileRule {
  public:
   explicit SgdmRule(const kernels::SgdmCoefficients<float>& c) : c_(c) {}
   void Update(const Tile& tile) const override {
+    if (tile.moments[0].empty()) return kernels::SgdStep(tile.p, tile.g, c_);
     kernels::SgdmStep(tile.p, tile.g, tile.moments[0], c_);
   }
 
@@ -45,10 +46,13 @@ class Sgdm : public Optimizer {
 
   Status Step(std::span<const ParameterView> parameters,
               const UpdateContext& context) const override {
+    Together together;
     for (const ParameterView& parameter : parameters) {
+      together.Next();
       CheckParameter(parameter);
       const StateCodec& codec = CodecOf(TreatmentOf(context, *parameter.spec), *parameter.spec);
-      if (config_.momentum > 0 && &codec != &Fp32States()) {
+      const bool half_on_device = parameter.value.dtype != DType::kF32 && CurrentQueue();
+      if (half_on_device || (config_.momentum > 0 && &codec != &Fp32States())) {
         StepCoded(parameter, codec, context);
         continue;
       }
@@ -81,6 +85,8 @@ class Sgdm : public Optimizer {
   void StepCoded(const ParameterView& parameter, const StateCodec& codec,
                  const UpdateContext& context) const {
     const UpdateScratch scratch(context);
+    const SgdmRule rule(Coefficients<float>(context));
+    if (config_.momentum == 0) return StepInTiles(parameter, {}, rule, *scratch);
     const CodedState m[] = {
         OpenMoment(codec, MomentKind::kSigned, "m", 0, *parameter.spec, context, *scratch)};
     const FusedSgdm* fused =
@@ -88,7 +94,7 @@ class Sgdm : public Optimizer {
     if (fused) {
       fused->Step(parameter, m[0].state, Coefficients<float>(context));
     } else {
-      StepInTiles(parameter, m, SgdmRule(Coefficients<float>(context)));
+      StepInTiles(parameter, m, rule, *scratch);
     }
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/api/convert.h"
+#include "core/base/device.h"
 #include "core/base/rng.h"
 #include "optim/state/fp32.h"
 
@@ -16,15 +17,19 @@ TensorView Part(TensorView view, int64_t first, size_t size) {
 
 // Room for one tile; where a parameter or gradient is fp32 it is used in place.
 struct Rooms {
+  std::span<float> p, g;
+  std::array<std::span<float>, 2> moments;
+};
+struct RoomsOnStack {
   alignas(64) float p[kStateTile];
   alignas(64) float g[kStateTile];
   alignas(64) float moments[2][kStateTile];
 };
 
 template <class F>
-void EachTile(int64_t numel, F&& f) {
-  for (int64_t first = 0; first < numel; first += kStateTile) {
-    f(first, static_cast<size_t>(std::min(kStateTile, numel - first)));
+void EachTile(int64_t numel, int64_t tile, F&& f) {
+  for (int64_t first = 0; first < numel; first += tile) {
+    f(first, static_cast<size_t>(std::min(tile, numel - first)));
   }
 }
 
@@ -83,54 +88,88 @@ CodedState OpenMoment(const StateCodec& codec, MomentKind kind, const char* mome
   return out;
 }
 
-void StepInTiles(const ParameterView& parameter, std::span<const CodedState> moments,
-                 const TileRule& rule) {
+namespace {
+
+void StepTiles(const ParameterView& parameter, std::span<const CodedState> moments,
+               const TileRule& rule, int64_t tile, const Rooms& rooms) {
   const TensorSpec& spec = *parameter.spec;
   StatePasses passes = StatePasses::kOne;
   if (moments.size() > 1) passes = moments[1].codec->passes(MomentKind::kSquare, spec);
-  Rooms rooms;
-  const auto room = [&](size_t k, size_t size) { return std::span<float>(rooms.moments[k], size); };
+  const auto room = [&](size_t k, size_t size) { return rooms.moments[k].first(size); };
   const auto gradient = [&](int64_t first, size_t size) {
     return ReadTile(parameter.grad, first, size, rooms.g);
   };
   if (passes != StatePasses::kOne) moments[1].codec->Begin(moments[1].state);
   if (passes == StatePasses::kFit) {
-    EachTile(spec.numel(), [&](int64_t first, size_t size) {
+    EachTile(spec.numel(), tile, [&](int64_t first, size_t size) {
       Decode(moments[1], first, room(1, size));
       rule.UpdateSecond(gradient(first, size), room(1, size));
       moments[1].codec->Observe(moments[1].state, first, room(1, size));
     });
     moments[1].codec->Commit(moments[1].state);
   }
-  EachTile(spec.numel(), [&](int64_t first, size_t size) {
-    Tile tile{first, {rooms.p, size}, gradient(first, size), {}};
+  EachTile(spec.numel(), tile, [&](int64_t first, size_t size) {
+    Tile t{first, rooms.p.first(rooms.p.empty() ? 0 : size), gradient(first, size), {}};
     const TensorView value = Part(parameter.value, first, size);
     if (value.dtype == DType::kF32) {
-      tile.p = value.f32();
+      t.p = value.f32();
     } else {
-      ConvertToFp32(value, tile.p);
+      ConvertToFp32(value, t.p);
     }
     for (size_t k = 0; k < moments.size(); ++k) {
-      tile.moments[k] = room(k, size);
-      Decode(moments[k], first, tile.moments[k]);
+      t.moments[k] = room(k, size);
+      Decode(moments[k], first, t.moments[k]);
     }
-    passes == StatePasses::kFit ? rule.UpdateAround(tile) : rule.Update(tile);
-    if (value.dtype != DType::kF32) ConvertFromFp32(tile.p, value);
+    passes == StatePasses::kFit ? rule.UpdateAround(t) : rule.Update(t);
+    if (value.dtype != DType::kF32) ConvertFromFp32(t.p, value);
     for (size_t k = 0; k < moments.size(); ++k) {
       if (k == 1 && passes == StatePasses::kScalesFirst) {
-        moments[1].codec->Observe(moments[1].state, first, tile.moments[1]);
+        moments[1].codec->Observe(moments[1].state, first, t.moments[1]);
       } else if (k == 0 || passes == StatePasses::kOne) {
-        Encode(moments[k], first, tile.moments[k]);
+        Encode(moments[k], first, t.moments[k]);
       }
     }
   });
   if (passes != StatePasses::kScalesFirst) return;
-  EachTile(spec.numel(), [&](int64_t first, size_t size) {
+  EachTile(spec.numel(), tile, [&](int64_t first, size_t size) {
     Decode(moments[1], first, room(1, size));
     rule.UpdateSecond(gradient(first, size), room(1, size));
     Encode(moments[1], first, room(1, size));
   });
   moments[1].codec->Commit(moments[1].state);
+}
+
+}  // namespace
+
+void StepInTiles(const ParameterView& parameter, std::span<const CodedState> moments,
+                 const TileRule& rule, Workspace& scratch) {
+  if (!CurrentQueue()) {
+    RoomsOnStack rooms;
+    return StepTiles(parameter, moments, rule, kStateTile,
+                     {rooms.p, rooms.g, {rooms.moments[0], rooms.moments[1]}});
+  }
+  const int64_t numel = parameter.spec->numel();
+  const auto room = [&](int slot, bool needed) {
+    return scratch.Get<float>(slot, needed ? static_cast<size_t>(numel) : 0);
+  };
+  StepTiles(parameter, moments, rule, std::max<int64_t>(1, numel),
+            {room(kStepParameter, parameter.value.dtype != DType::kF32),
+             room(kStepGradient, parameter.grad.dtype != DType::kF32),
+             {room(kStepMoment0, moments.size() > 0), room(kStepMoment1, moments.size() > 1)}});
+}
+
+Status CheckTilesOnDevice(const StateCodec& codec, MomentKind kind, const TensorSpec& spec) {
+  if (codec.passes(kind, spec) == StatePasses::kOne) return OkStatus();
+  return ConfigError("optimizer.state = \"" + std::string(codec.name()) +
+                     "\" has no step on a device for this optimizer and " +
+                     DTypeName(spec.dtype) + " parameters (" + spec.name + ")");
+}
+
+std::span<float> WideCopy(TensorView view, Workspace& scratch, int slot) {
+  if (view.dtype == DType::kF32) return view.f32();
+  const std::span<float> copy = scratch.Get<float>(slot, static_cast<size_t>(view.numel));
+  ConvertToFp32(view, copy);
+  return copy;
 }
 
 }  // namespace tw

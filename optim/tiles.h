@@ -40,6 +40,15 @@ class UpdateScratch {
 CodedState OpenMoment(const StateCodec& codec, MomentKind kind, const char* moment, int number,
                       const TensorSpec& spec, const UpdateContext& context, Workspace& scratch);
 
+// Slots of an update's workspace. Moments' own scratch takes those of their numbers, 0 and 1.
+enum StepSlot : int {
+  kStepDenominators = 2,
+  kStepParameter = 4,
+  kStepGradient = 5,
+  kStepMoment0 = 6,
+  kStepMoment1 = 7,
+};
+
 struct Tile {
   int64_t first = 0;
   std::span<float> p;
@@ -59,9 +68,15 @@ class TileRule {
   virtual void UpdateAround(const Tile& tile) const { Update(tile); }
 };
 
-// moments[1], if any, may rest in a codec of several passes.
+// moments[1], if any, may rest in a codec of several passes. On a device, where launches cost more
+// than memory, a parameter is one tile, and codecs of several passes have fused steps only.
 void StepInTiles(const ParameterView& parameter, std::span<const CodedState> moments,
-                 const TileRule& rule);
+                 const TileRule& rule, Workspace& scratch);
+// ConfigError where that leaves a moment without a step on a device.
+Status CheckTilesOnDevice(const StateCodec& codec, MomentKind kind, const TensorSpec& spec);
+
+// fp32 numbers of `view`: its own, or a copy in a slot of scratch. For whole tensors on a device.
+std::span<float> WideCopy(TensorView view, Workspace& scratch, int slot);
 
 // `size` elements from `first`: the parameter's own when they are fp32, else copied to `room`.
 std::span<const float> ReadTile(TensorView view, int64_t first, size_t size, std::span<float> room);

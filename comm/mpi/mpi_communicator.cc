@@ -6,11 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <numeric>
-#include <thread>
 #include <vector>
 
 #include "comm/mpi/mpi_error.h"
@@ -19,9 +17,9 @@
 #include "comm/parts.h"
 #include "comm/start_order.h"
 #include "comm/timeout_error.h"
+#include "comm/wait_by_tests.h"
 #include "core/api/async.h"
 #include "core/base/clock.h"
-#include "core/base/patience.h"
 
 namespace tw {
 namespace {
@@ -442,19 +440,7 @@ StatusOr<Progress> MpiTicket::Test() {
   return Test();
 }
 
-Status MpiTicket::Wait() {
-  Patience patience;
-  for (;;) {
-    TW_ASSIGN_OR_RETURN(const Progress progress, Test());
-    if (progress == Progress::kDone) return OkStatus();
-    const double sleep_ms = patience.NextSleepMs(progress == Progress::kMoved);
-    if (sleep_ms == 0) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
-    }
-  }
-}
+Status MpiTicket::Wait() { return WaitByTests(*this); }
 
 }  // namespace
 

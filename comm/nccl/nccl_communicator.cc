@@ -3,17 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <numeric>
-#include <thread>
 #include <vector>
 
 #include "comm/nccl/nccl_engine.h"
 #include "comm/parts.h"
 #include "comm/start_order.h"
 #include "comm/timeout_error.h"
+#include "comm/wait_by_tests.h"
 #include "core/base/clock.h"
-#include "core/base/patience.h"
 
 namespace tw {
 namespace {
@@ -75,19 +73,7 @@ class NcclTicket : public Ticket {
     return progress;
   }
 
-  Status Wait() override {
-    Patience patience;
-    for (;;) {
-      TW_ASSIGN_OR_RETURN(const Progress progress, Test());
-      if (progress == Progress::kDone) return OkStatus();
-      const double sleep_ms = patience.NextSleepMs(progress == Progress::kMoved);
-      if (sleep_ms == 0) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep_ms));
-      }
-    }
-  }
+  Status Wait() override { return WaitByTests(*this); }
 
   NcclOperation operation;
 
@@ -131,7 +117,7 @@ class NcclCommunicator : public Communicator {
 
   int rank() const override { return control_->rank(); }
   int size() const override { return control_->size(); }
-  const char* name() const override { return "nccl"; }
+  const char* name() const override { return whole_ ? "nccl" : "part of nccl"; }
   Communicator& control() override { return *control_; }
   // What control() and the announcements sent is in it: it left this rank, too.
   int64_t bytes_sent() const override {
@@ -207,6 +193,23 @@ class NcclCommunicator : public Communicator {
       ticket->Receive(bytes, members_[static_cast<size_t>(root)]);
     }
     if (me == root) bytes_sent_ += static_cast<int64_t>(bytes.size()) * (n - 1);
+    ticket->Start(*control_);
+    return ticket;
+  }
+
+  std::unique_ptr<Ticket> StartOwnSum(MutableByteSpan numbers, DType type,
+                                      const OpTag& tag) override {
+    TW_CHECK(type == DType::kF32 || type == DType::kF64);
+    const int n = size();
+    if (n > 1 && !whole_) return nullptr;
+    auto ticket = std::make_unique<NcclTicket>(shared_, tag);
+    if (n > 1 && !numbers.empty()) {
+      ticket->operation.form = NcclOperation::Form::kSum;
+      ticket->operation.to = numbers;
+      ticket->operation.type = type == DType::kF32 ? ncclFloat32 : ncclFloat64;
+      // What a ring sends; NCCL does not tell.
+      bytes_sent_ += 2 * static_cast<int64_t>(numbers.size()) * (n - 1) / n;
+    }
     ticket->Start(*control_);
     return ticket;
   }

@@ -4,8 +4,9 @@
 //   all-gather-v   ncclAllGather where all lengths are equal, else sends and receives in one group
 //   all-to-all-v   sends and receives in one group
 //   broadcast      ncclBroadcast; in a part, sends from the root
+//   own sum        ncclAllReduce; a part has none
 //
-// The spans of its three verbs are addresses of the device, which the host never reads; what is on
+// The spans of its verbs are addresses of the device, which the host never reads; what is on
 // the host (lengths, agreements) goes through control(), the launcher's communicator, and no byte
 // of a device ever does. A verb waits for what was put on the producer's stream before its Start;
 // when its ticket is done the bytes are there for every stream. Everything runs on a stream of the

@@ -168,6 +168,12 @@ Status NcclEngine::Issue(const NcclOperation& op) {
         ncclBroadcast(op.to.data(), op.to.data(), op.to.size(), ncclUint8, op.root, comm_, stream_),
         comm_, name);
   }
+  if (op.form == NcclOperation::Form::kSum) {
+    const size_t count = op.to.size() / (op.type == ncclFloat64 ? sizeof(double) : sizeof(float));
+    return NcclStatus(
+        ncclAllReduce(op.to.data(), op.to.data(), count, op.type, ncclSum, comm_, stream_), comm_,
+        name);
+  }
   if (!op.from.empty() && op.from.data() != op.to.data()) {
     TW_RETURN_IF_ERROR(CudaStatus(
         cudaMemcpyAsync(op.to.data(), op.from.data(), op.from.size(), cudaMemcpyDefault, stream_),

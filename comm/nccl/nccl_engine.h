@@ -19,7 +19,7 @@ namespace tw {
 
 // What one verb moves on this rank. Lives in its ticket.
 struct NcclOperation {
-  enum class Form { kPairs, kAllGather, kBroadcast };
+  enum class Form { kPairs, kAllGather, kBroadcast, kSum };
   enum class State { kWaiting, kLaunching, kRunning, kDone };
   struct Part {
     void* data;
@@ -32,10 +32,12 @@ struct NcclOperation {
   Form form = Form::kPairs;
   // kPairs: this rank's own part is copied, the others are sent and received.
   // kAllGather: `from` goes to all, what all send is at `to`. kBroadcast: `to`, from `root`.
+  // kSum: the numbers of `type` at `to`, in place.
   std::vector<Part> parts;
   ByteSpan from;
   MutableByteSpan to;
   int root = 0;
+  ncclDataType_t type = ncclFloat32;
 
   State state = State::kWaiting;
   cudaEvent_t filled = nullptr;    // the producer has written what is sent

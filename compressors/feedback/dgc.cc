@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "compressors/feedback/ef21_family.h"
+#include "core/kernels/elementwise.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -50,7 +51,7 @@ class Dgc : public FeedbackPolicy {
       if (grad.dtype == u.dtype) {
         kernels::ErrorMemory(Elements<T>(u), Elements<const T>(grad), momentum);
       } else {
-        for (T& x : Elements<T>(u)) x *= momentum;
+        ScaleBy(Elements<T>(u), momentum);
         AddScaled(u, grad, 1.0f);
       }
     });
@@ -60,10 +61,15 @@ class Dgc : public FeedbackPolicy {
   Status Absorb(OwnDecoder own, TensorView, const FeedbackContext& context) const override {
     if (config_.momentum == 0 || !config_.masking) return OkStatus();
     const TensorView u = FeedbackSlot(context, "u", Reshard::kKeepMean);
-    thread_local AlignedBuffer memory;
-    const TensorView sent{memory.Reserve(static_cast<size_t>(u.bytes())), u.dtype, u.numel};
+    const size_t bytes = static_cast<size_t>(u.bytes());
+    const TensorView sent{context.scratch->Get<uint8_t>(kScratchFeedback, bytes).data(), u.dtype,
+                          u.numel};
     FillZero(sent);
     TW_RETURN_IF_ERROR(own(1.0f, sent));
+    if (auto* device = kernels::OnDevice()) {
+      device->ZeroWhere(u.f32(), sent.f32());
+      return OkStatus();
+    }
     WithStateType(u, [&](auto zero) {
       using T = decltype(zero);
       const std::span<T> momentum = Elements<T>(u), decoded = Elements<T>(sent);
@@ -85,9 +91,16 @@ class Dgc : public FeedbackPolicy {
   }
 
  private:
+  static void ScaleBy(std::span<float> x, float factor) { kernels::Scale(x, factor); }
+  static void ScaleBy(std::span<double> x, double factor) {
+    for (double& v : x) v *= factor;
+  }
+
   static void Clip(TensorView grad, double limit) {
     double squares = 0;
-    if (grad.dtype == DType::kF32) {
+    if (auto* device = kernels::OnDevice()) {
+      device->SumsOfSquares({&grad, 1}, {&squares, 1});
+    } else if (grad.dtype == DType::kF32) {
       squares = kernels::SumOfSquares(grad.f32());
     } else {
       constexpr int64_t kPiece = 256;

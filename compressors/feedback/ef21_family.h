@@ -14,6 +14,7 @@
 #include "absl/strings/numbers.h"
 #include "core/api/convert.h"
 #include "core/api/feedback.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/feedback.h"
 
 namespace tw {
@@ -78,6 +79,15 @@ void AdvanceEstimate(TensorView mean, const FeedbackContext& context, F&& advanc
     using T = decltype(zero);
     const std::span<T> all = Elements<T>(estimate);
     if (mean.dtype == estimate.dtype) return advance(all, Elements<T>(mean));
+    if (kernels::OnDevice()) {  // one piece: launches cost more than memory
+      const TensorView copy{
+          context.scratch->Get<T>(kScratchFeedback, all.size()).data(), estimate.dtype, mean.numel};
+      FillZero(copy);
+      AddScaled(copy, mean, 1.0f);
+      advance(all, Elements<T>(copy));
+      FillZero(mean);
+      return AddScaled(mean, copy, 1.0f);
+    }
     constexpr int64_t kPiece = 256;
     T piece[kPiece];
     for (int64_t at = 0; at < mean.numel; at += kPiece) {

@@ -62,6 +62,8 @@ class Communicator {
   // itself, unless its spans are memory of a device; the same ranks then, by the same numbers. The
   // verbs below from AllGatherInt on go through it.
   virtual Communicator& control() { return *this; }
+  // Whether the spans of the verbs above are memory of a device.
+  bool on_device() { return &control() != this; }
   // Bytes this rank handed to the transport so far (own copies not counted).
   virtual int64_t bytes_sent() const = 0;
   // Ends the job on all ranks with this exit code. Does not return.

@@ -90,7 +90,7 @@ Status Compressor::DecodeAddAny(ByteSpan body, float scale, const CodecContext& 
                                 TensorView out) const {
   if (out.dtype == DType::kF32) return DecodeAdd(body, scale, context, out.f32());
   const auto copy = context.scratch->Get<float>(kScratchMessage, static_cast<size_t>(out.numel));
-  std::fill(copy.begin(), copy.end(), 0.0f);
+  FillZero(ViewOf(copy));
   // Scaled on the way out: in fp64 for an fp64 output, which loses no bit of what was decoded.
   TW_RETURN_IF_ERROR(DecodeAdd(body, 1.0f, context, copy));
   AddScaled(out, ViewOf(copy), scale);

@@ -3,7 +3,9 @@
 #include <cstring>
 #include <type_traits>
 
+#include "core/base/device.h"
 #include "core/base/status.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/elementwise.h"
 #include "core/kernels/float16.h"
 #include "core/kernels/reduce.h"
@@ -92,6 +94,7 @@ void AddScaled(TensorView to, TensorView from, float scale) {
         break;
     }
   }
+  if (auto* device = kernels::OnDevice()) return device->AddToNarrow(to, scale, from);
   WithLoad(from, [&](auto load_from) {
     WithLoad(to, [&](auto load_to) {
       WithStore(to, [&](auto store) {
@@ -108,8 +111,7 @@ void AddScaled(TensorView to, TensorView from, float scale) {
 void ConvertToFp32(TensorView from, std::span<float> to) {
   TW_CHECK_EQ(from.numel, static_cast<int64_t>(to.size()));
   if (from.dtype == DType::kF32) {
-    if (from.numel) std::memcpy(to.data(), from.data, static_cast<size_t>(from.bytes()));
-    return;
+    return CopyBytes(to.data(), from.data, static_cast<size_t>(from.bytes()));
   }
   if (from.dtype == DType::kF16) return kernels::ConvertFromHalf(Bits16(from), to);
   if (from.dtype == DType::kBF16) return kernels::ConvertFromBf16(Bits16(from), to);
@@ -122,8 +124,7 @@ void ConvertToFp32(TensorView from, std::span<float> to) {
 void ConvertFromFp32(std::span<const float> from, TensorView to) {
   TW_CHECK_EQ(to.numel, static_cast<int64_t>(from.size()));
   if (to.dtype == DType::kF32) {
-    if (to.numel) std::memcpy(to.data, from.data(), static_cast<size_t>(to.bytes()));
-    return;
+    return CopyBytes(to.data, from.data(), static_cast<size_t>(to.bytes()));
   }
   if (to.dtype == DType::kF16) return kernels::ConvertToHalf(from, Bits16(to));
   if (to.dtype == DType::kBF16) return kernels::ConvertToBf16(from, Bits16(to));
@@ -144,9 +145,7 @@ void ReplaceByResidual(TensorView buffer, std::span<const float> residual) {
   ConvertFromFp32(residual, buffer);
 }
 
-void FillZero(TensorView view) {
-  if (view.numel) std::memset(view.data, 0, static_cast<size_t>(view.bytes()));
-}
+void FillZero(TensorView view) { ZeroBytes(view.data, static_cast<size_t>(view.bytes())); }
 
 bool AllFinite(TensorView view) {
   if (view.dtype == DType::kF32) return kernels::AllFinite(view.f32());

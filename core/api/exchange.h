@@ -3,6 +3,12 @@
 // picks it by one look-up. Runs on the lane thread, where it waits for bytes without holding the
 // thread: several buckets are under way at once. All ranks run the same exchanges on the same
 // segments.
+//
+// Where the communicator carries memory of a device (Communicator::on_device) the thread is in a
+// DeviceScope, and bodies, means and scratch are the device's: lengths and counts lie in
+// Workspace::GetHost and travel over control(), bytes move through core/base/device.h and are added
+// by kernels. Segments are decoded as rows of a Together, so each has a CodecContext::scratch of
+// its own then.
 
 #include "core/api/communicator.h"
 #include "core/api/compressor.h"
@@ -36,7 +42,7 @@ struct ExchangeTimes {
 struct ExchangeCall {
   std::span<Segment> segments;
   // All segments' (header +) bodies back to back in segment order; each segment.body points into it
-  // behind its header.
+  // behind its header (header_bytes).
   MutableByteSpan send;
   int round = 0;
   bool last_round = true;
@@ -82,8 +88,9 @@ class Exchange {
  public:
   virtual ~Exchange() = default;
   virtual Merge merge() const = 0;
-  // Bytes in front of every body in the send buffer (a frame's header for gathered payloads).
-  virtual int64_t header_bytes() const { return 0; }
+  // Bytes in front of every body in the send buffer (a frame's header for gathered payloads) of
+  // what goes over that communicator.
+  virtual int64_t header_bytes(Communicator&) const { return 0; }
   // One round of it, for the bodies of one bucket. Two hops of parts unless overridden.
   virtual ExchangeWork Work(const CompressorTraits&, int64_t /*payload_bytes*/, int ranks) const {
     if (ranks == 1) return {};

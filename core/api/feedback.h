@@ -35,6 +35,7 @@ struct FeedbackContext {
   const Compressor* compressor = nullptr;
   const StateScope* state = nullptr;  // "feedback/<parameter>/"
   uint64_t step = 0;
+  Workspace* scratch = nullptr;  // slot kScratchFeedback of it
 };
 
 // out += scale * decode(own body); valid during Absorb only.

@@ -68,6 +68,10 @@ class Optimizer {
   // Own kernels, element-wise: the result does not depend on vector width or thread count.
   virtual Status Step(std::span<const ParameterView> parameters,
                       const UpdateContext& context) const = 0;
+  // ConfigError in one line where this parameter's step cannot run on a device.
+  virtual Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const {
+    return OkStatus();
+  }
   // Persistent bytes of state for one parameter, for the memory estimate.
   virtual int64_t StateBytes(const TensorSpec& spec,
                              const StateTreatment& treatment = {}) const = 0;

@@ -14,6 +14,18 @@ DeviceQueue* CurrentQueue() { return current; }
 DeviceScope::DeviceScope(DeviceQueue* queue) : before_(std::exchange(current, queue)) {}
 DeviceScope::~DeviceScope() { current = before_; }
 
+DeviceBlock::DeviceBlock(DeviceMemory* memory, size_t bytes)
+    : memory_(memory), data_(memory->Allocate(bytes)), size_(bytes) {}
+DeviceBlock& DeviceBlock::operator=(DeviceBlock&& other) noexcept {
+  std::swap(memory_, other.memory_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+DeviceBlock::~DeviceBlock() {
+  if (data_) memory_->Free(data_);
+}
+
 void CopyBytes(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
   if (DeviceQueue* queue = current) return queue->Copy(to, from, bytes);

@@ -60,6 +60,41 @@ class DeviceQueue {
   virtual void BeginTogether() = 0;
   virtual void Next() = 0;
   virtual void EndTogether() = 0;
+  // Another number when calls were launched since: memory that was scratch of what came before may
+  // then be that of what comes.
+  uint64_t launches() const { return launches_; }
+
+ protected:
+  void CountLaunch() { ++launches_; }
+
+ private:
+  uint64_t launches_ = 0;
+};
+
+// Memory of a device that is freed with the object.
+class DeviceBlock {
+ public:
+  DeviceBlock() = default;
+  DeviceBlock(DeviceMemory* memory, size_t bytes);
+  DeviceBlock(DeviceBlock&& other) noexcept { *this = std::move(other); }
+  DeviceBlock& operator=(DeviceBlock&& other) noexcept;
+  ~DeviceBlock();
+  uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  DeviceMemory* memory_ = nullptr;
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// What a run whose tensors lie on a device works with; all null: they are the host's.
+struct RunDevice {
+  DeviceMemory* memory = nullptr;
+  // Where LibTorch's forward and backward go, and the optimizer behind them. For the thread that
+  // trains, and for those that run backward while it waits for them.
+  DeviceQueue* training = nullptr;
+  DeviceQueue* lane = nullptr;  // for the lane's thread, or whoever waits until it is idle
 };
 
 // Of this thread; null: the host.

@@ -14,7 +14,7 @@ std::string Describe(const std::vector<int64_t>& shape, DType dtype) {
 }  // namespace
 
 TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
-                          Reshard reshard, bool* created) {
+                          Reshard reshard, bool* created, StatePlace place) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto& cell = cells_[name];
   if (cell && cell->restored) {
@@ -37,6 +37,7 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
     if (cell) {
       cell->restored = false;
       cell->slot.reshard = reshard;
+      Place(*cell, place);
     }
   }
   if (created) *created = cell == nullptr;
@@ -47,14 +48,29 @@ TensorView StateBag::Slot(const std::string& name, const std::vector<int64_t>& s
     cell->slot.shape = shape;
     cell->slot.reshard = reshard;
     cell->slot.view = {nullptr, dtype, numel};
-    const size_t bytes = static_cast<size_t>(cell->slot.view.bytes());
-    cell->slot.view.data = cell->storage.Reserve(bytes);
-    std::memset(cell->slot.view.data, 0, bytes);
+    Place(*cell, place);
     cell->made_in_journal = journaling_;
   }
   TW_CHECK(cell->slot.shape == shape);
   TW_CHECK_EQ(static_cast<int>(cell->slot.view.dtype), static_cast<int>(dtype));
   return cell->slot.view;
+}
+
+void StateBag::Place(Cell& cell, StatePlace place) {
+  StateSlot& slot = cell.slot;
+  const size_t bytes = static_cast<size_t>(slot.view.bytes());
+  const void* const filled = slot.view.data;
+  if (place == StatePlace::kTensors && memory_) {
+    if (slot.on_device) return;
+    cell.device_storage = DeviceBlock(memory_, bytes);
+    slot.view.data = cell.device_storage.data();
+    slot.on_device = true;
+    filled ? PutBytes(slot.view.data, filled, bytes) : ZeroBytes(slot.view.data, bytes);
+    cell.storage = {};
+  } else if (!filled) {
+    slot.view.data = cell.storage.Reserve(bytes);
+    std::memset(slot.view.data, 0, bytes);
+  }
 }
 
 TensorView StateBag::Restore(const std::string& name, const std::vector<int64_t>& shape,
@@ -122,7 +138,12 @@ void StateBag::Touch(const std::string& name) {
   Cell& cell = *it->second;
   if (cell.touched || cell.made_in_journal) return;
   const size_t bytes = static_cast<size_t>(cell.slot.view.bytes());
-  std::memcpy(cell.journal.Reserve(bytes), cell.slot.view.data, bytes);
+  if (cell.slot.on_device) {
+    if (!cell.device_journal.data()) cell.device_journal = DeviceBlock(memory_, bytes);
+    CopyBytes(cell.device_journal.data(), cell.slot.view.data, bytes);
+  } else {
+    std::memcpy(cell.journal.Reserve(bytes), cell.slot.view.data, bytes);
+  }
   cell.touched = true;
 }
 
@@ -133,8 +154,12 @@ void StateBag::Rollback() {
   std::erase_if(cells_, [](const auto& item) { return item.second->made_in_journal; });
   for (auto& [name, cell] : cells_) {
     if (!cell->touched) continue;
-    std::memcpy(cell->slot.view.data, cell->journal.data(),
-                static_cast<size_t>(cell->slot.view.bytes()));
+    const size_t bytes = static_cast<size_t>(cell->slot.view.bytes());
+    if (cell->slot.on_device) {
+      CopyBytes(cell->slot.view.data, cell->device_journal.data(), bytes);
+    } else {
+      std::memcpy(cell->slot.view.data, cell->journal.data(), bytes);
+    }
   }
   journaling_ = false;
 }
@@ -154,7 +179,7 @@ TensorView StateScope::Slot(const char* slot, const std::vector<int64_t>& shape,
     }
   }
   const std::string name = (reshard == Reshard::kReplicated ? common_prefix_ : prefix_) + slot;
-  const TensorView view = bag_->Slot(name, shape, dtype, reshard, created);
+  const TensorView view = bag_->Slot(name, shape, dtype, reshard, created, place_);
   bag_->Touch(name);
   if (!bag_->journaling()) known_.push_back({slot, reshard, shape, view});
   return view;

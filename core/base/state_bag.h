@@ -9,6 +9,9 @@
 // non-finite gradient leaves no trace, even when other buckets of it were already exchanged.
 // Journal copies are allocated once.
 //
+// Where tensors lie on a device, slots of place kTensors do too; whoever makes, touches, rolls back,
+// copies in or out such a slot is in a DeviceScope (core/base/device.h).
+//
 // Thread safety: Slot, Find, Touch, mismatch and Unclaimed from any thread, e.g. of local steps
 // while the lane exchanges what the steps before have moved; distinct slots may be written from
 // different threads. Everything else while nobody else is at the bag.
@@ -33,23 +36,31 @@ enum class Reshard : uint8_t {
                   // average, split by copy
 };
 
+// Whose memory a slot lies in.
+enum class StatePlace : uint8_t {
+  kHost = 0,     // counts and flags, which the host reads
+  kTensors = 1,  // the memory that the run's tensors lie in
+};
+
 struct StateSlot {
   TensorView view;
   std::vector<int64_t> shape;
   Reshard reshard = Reshard::kReplicated;
+  bool on_device = false;  // view.data is an address of a device
 };
 
 class StateBag {
  public:
-  StateBag() = default;
+  explicit StateBag(DeviceMemory* memory = nullptr) : memory_(memory) {}
   StateBag(const StateBag&) = delete;
   StateBag& operator=(const StateBag&) = delete;
 
   // The slot of that name, made and zeroed at first use. TW_CHECKs that shape and dtype never
   // change. *created (may be null) tells whether this call made it.
   TensorView Slot(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
-                  Reshard reshard, bool* created = nullptr);
-  // The slot of that name, filled by the caller from a checkpoint. When its owner later asks for it
+                  Reshard reshard, bool* created = nullptr, StatePlace place = StatePlace::kHost);
+  // The slot of that name in the host's memory, filled by the caller from a checkpoint; it moves to
+  // where its owner wants it when he asks for it. When its owner later asks for it
   // with another shape or dtype, the settings changed since: the owner gets a new zeroed slot, and
   // mismatch() says so; likewise when ranks have one each and the owner wants the same on all. The
   // other way round is no harm: each rank's own starts from the common one. REQUIRES: no slot of
@@ -80,12 +91,16 @@ class StateBag {
  private:
   struct Cell {
     StateSlot slot;
-    AlignedBuffer storage;
-    AlignedBuffer journal;
+    AlignedBuffer storage, journal;
+    DeviceBlock device_storage, device_journal;
     bool touched = false;
     bool made_in_journal = false;
     bool restored = false;  // its owner has not asked for it yet
   };
+  // Gives the slot of `cell`, which has none or host memory, memory of its own there.
+  void Place(Cell& cell, StatePlace place);
+
+  DeviceMemory* const memory_;
   mutable std::mutex mutex_;  // of cells_ and mismatch_
   std::map<std::string, std::unique_ptr<Cell>> cells_;
   bool journaling_ = false;
@@ -97,8 +112,8 @@ class StateBag {
 // a slot is looked up by its full name once and remembered. Thread safety: as StateBag::Slot.
 class StateScope {
  public:
-  StateScope(StateBag* bag, std::string prefix)
-      : bag_(bag), common_prefix_(prefix), prefix_(std::move(prefix)) {}
+  StateScope(StateBag* bag, std::string prefix, StatePlace place = StatePlace::kHost)
+      : bag_(bag), common_prefix_(prefix), prefix_(std::move(prefix)), place_(place) {}
   // Slots that are the same on all ranks (kReplicated) go under common_prefix: where one process
   // holds the state of many clients they share them.
   StateScope(StateBag* bag, std::string prefix, std::string common_prefix)
@@ -119,6 +134,7 @@ class StateScope {
   StateBag* bag_;
   std::string common_prefix_;
   std::string prefix_;  // "feedback/blocks.0.qkv.weight/"
+  StatePlace place_ = StatePlace::kHost;
   mutable std::vector<Known> known_;
   mutable uint64_t generation_ = 0;  // of the bag when they were looked up
 };

@@ -6,6 +6,9 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <vector>
+
+#include "core/base/device.h"
 
 namespace tw {
 
@@ -24,17 +27,41 @@ class AlignedBuffer {
   size_t capacity_ = 0;
 };
 
+// Scratch memory where the tensors lie: the host's, or a device's.
 class Workspace {
  public:
-  // `slot` tells apart buffers that live at the same time; contents are undefined.
+  explicit Workspace(DeviceMemory* memory = nullptr) : memory_(memory) {}
+
+  // `slot` tells apart buffers that live at the same time; contents are undefined. Within Together
+  // (core/base/device.h) a device gives new memory at each call: what was given before is in use
+  // until its calls are launched.
   template <class T>
   std::span<T> Get(int slot, size_t count) {
-    return {reinterpret_cast<T*>(slots_[slot].Reserve(count * sizeof(T))), count};
+    uint8_t* const data = memory_ ? OnDevice(slot, count * sizeof(T))
+                                  : slots_[slot].Reserve(count * sizeof(T));
+    return {reinterpret_cast<T*>(data), count};
   }
-  size_t bytes() const;
+  // Memory of the host, whatever the tensors': lengths and counts. Its slots are others than Get's.
+  template <class T>
+  std::span<T> GetHost(int slot, size_t count) {
+    return {reinterpret_cast<T*>(host_slots_[slot].Reserve(count * sizeof(T))), count};
+  }
+  size_t bytes() const;  // of Get's
 
  private:
-  std::map<int, AlignedBuffer> slots_;
+  // One slot's memory on a device. What was given since the last launch lies in pieces, one behind
+  // the other; a slot that needed several gets one large enough the next time.
+  struct Arena {
+    std::vector<DeviceBlock> pieces;
+    size_t used = 0;  // of the last piece
+    size_t given = 0;
+    uint64_t launches = 0;
+  };
+  uint8_t* OnDevice(int slot, size_t bytes);
+
+  DeviceMemory* memory_;
+  std::map<int, AlignedBuffer> slots_, host_slots_;
+  std::map<int, Arena> arenas_;
 };
 
 // Slots with an owner. Codecs use kCodec0...; nobody else may.
@@ -45,6 +72,7 @@ enum WorkspaceSlot : int {
   kScratchCodec3 = 3,
   kScratchMessage = 10,  // fp32 copy of a message of another dtype
   kScratchMean = 11,     // fp32 mean of a gradient of another dtype
+  kScratchFeedback = 14,  // a policy's own
   kScratchSend0 = 12,    // bodies of even rounds
   kScratchSend1 = 13,    // bodies of odd rounds
   kScratchExchange0 = 20,

@@ -7,6 +7,7 @@
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 
 namespace tw {
 
@@ -33,6 +34,7 @@ struct BucketPipeline::Group {
 };
 
 struct BucketPipeline::Flight {
+  explicit Flight(DeviceMemory* memory) : scratch(memory) {}
   int bucket = 0;
   Workspace scratch;
   std::vector<Item> items;
@@ -44,7 +46,7 @@ class BucketPipeline::Boarding {
  public:
   explicit Boarding(BucketPipeline* pipeline) : pipeline_(pipeline) {
     if (pipeline_->idle_.empty()) {
-      flight_ = std::make_unique<Flight>();
+      flight_ = std::make_unique<Flight>(pipeline_->options_.memory);
     } else {
       flight_ = std::move(pipeline_->idle_.back());
       pipeline_->idle_.pop_back();
@@ -63,9 +65,10 @@ class BucketPipeline::Boarding {
 BucketPipeline::BucketPipeline(const Plan* plan, Communicator* comm, const PipelineOptions& options)
     : plan_(plan), comm_(comm), options_(options) {
   for (const ParameterPlan& p : plan->parameters()) {
-    codec_state_.emplace_back(options.state, "codec/" + p.spec.name + "/");
-    feedback_state_.emplace_back(options.state, "feedback/" + p.spec.name + "/");
-    hop_state_.emplace_back(options.state, "hop/" + p.spec.name + "/");
+    constexpr StatePlace kTensors = StatePlace::kTensors;
+    codec_state_.emplace_back(options.state, "codec/" + p.spec.name + "/", kTensors);
+    feedback_state_.emplace_back(options.state, "feedback/" + p.spec.name + "/", kTensors);
+    hop_state_.emplace_back(options.state, "hop/" + p.spec.name + "/", kTensors);
     engine_state_.emplace_back(options.state, "engine/" + p.spec.name + "/");
   }
 }
@@ -113,7 +116,7 @@ void BucketPipeline::Compose(Item& item, uint64_t step, Workspace* scratch) {
   item.codec.world_size = comm_->size();
   item.codec.state = &codec_state_[i];
   item.codec.scratch = scratch;
-  item.feedback = {&item.plan->spec, item.route->codec, &feedback_state_[i], step};
+  item.feedback = {&item.plan->spec, item.route->codec, &feedback_state_[i], step, scratch};
   item.message = item.through_policy ? item.plan->route.policy->Compose(item.grad, item.feedback)
                                      : Message{item.grad, {}, 1.0f};
   if (observer_ && item.through_policy) observer_->OnMessage(item.parameter, item.message);
@@ -150,7 +153,9 @@ size_t BucketPipeline::ComposeAll(Flight& flight, uint64_t step, std::span<const
   ScopedTimer timer(&times_.encode_ms, SpansOf(SpanKind::kEncode, flight.bucket));
   flight.items.resize(parameters.size());
   size_t num_groups = 0;
+  Together together;
   for (size_t i = 0; i < parameters.size(); ++i) {
+    together.Next();
     Item& item = flight.items[i];
     item.parameter = parameters[i];
     item.plan = &plan_->parameters()[static_cast<size_t>(parameters[i])];
@@ -197,7 +202,7 @@ Async BucketPipeline::Start(int bucket, uint64_t step, std::span<const int> para
 // takes its share while the own bodies are still there (a sum overwrites them).
 Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, MutableByteSpan* send) {
   ScopedTimer timer(&times_.encode_ms, SpansOf(SpanKind::kEncode, flight.bucket));
-  const int64_t header = group.exchange->header_bytes();
+  const int64_t header = group.exchange->header_bytes(*comm_);
   int64_t capacity = 0;
   for (int i : group.items) {
     const Item& item = flight.items[static_cast<size_t>(i)];
@@ -209,7 +214,9 @@ Status BucketPipeline::EncodeRound(Flight& flight, Group& group, int round, Muta
       flight.scratch.Get<uint8_t>(kScratchSend0 + round % 2, static_cast<size_t>(capacity)).data();
   int64_t at = 0;
   const bool last = round + 1 == group.rounds;
+  Together together;
   for (size_t s = 0; s < group.items.size(); ++s) {
+    together.Next();
     Item& item = flight.items[static_cast<size_t>(group.items[s])];
     Segment& segment = group.segments[s];
     const Compressor& codec = *item.route->codec;
@@ -246,7 +253,9 @@ void BucketPipeline::PointMeansAtGradients(Flight& flight, Group& group) {
     if (!direct(item)) narrow += item.grad.numel;
   }
   float* stand_in = flight.scratch.Get<float>(kScratchMean, static_cast<size_t>(narrow)).data();
+  Together together;
   for (size_t s = 0; s < group.items.size(); ++s) {
+    together.Next();
     Item& item = flight.items[static_cast<size_t>(group.items[s])];
     item.mean = item.grad;
     if (!direct(item)) {
@@ -284,7 +293,9 @@ Async BucketPipeline::RunGroup(Flight& flight, Group& group, OpTag tag) {
     times_.decode_ms += times.decode_ms;
   }
   ScopedTimer timer(&times_.decode_ms, SpansOf(SpanKind::kDecode, flight.bucket));
+  Together together;
   for (const int i : group.items) {
+    together.Next();
     Item& item = flight.items[static_cast<size_t>(i)];
     if (item.through_policy) item.plan->route.policy->Resolve(item.mean, item.feedback);
     if (item.mean.data != item.grad.data) ConvertFromFp32(item.mean.f32(), item.grad);

@@ -34,6 +34,7 @@ struct PipelineOptions {
   uint64_t seed = 1;
   StateBag* state = nullptr;
   SpanLog* spans = nullptr;  // null: no timeline
+  DeviceMemory* memory = nullptr;  // where gradients lie, when on a device; the lane is in its scope
 };
 
 class BucketPipeline {

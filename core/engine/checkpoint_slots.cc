@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/base/device.h"
+
 namespace tw {
 namespace {
 
@@ -48,8 +50,13 @@ std::vector<std::pair<std::string, at::Tensor>> SlotTensors(const StateBag& stat
   state.ForEach([&](const std::string& name, const StateSlot& slot) {
     if (slot.reshard != reshard) return;
     const at::ScalarType type = ScalarTypeOf(slot.view.dtype);
-    out.emplace_back(name, slot.view.numel == 0 ? at::empty(slot.shape, type)
-                                                : at::from_blob(slot.view.data, slot.shape, type));
+    if (slot.view.numel > 0 && !slot.on_device) {
+      out.emplace_back(name, at::from_blob(slot.view.data, slot.shape, type));
+      return;
+    }
+    const at::Tensor copy = at::empty(slot.shape, type);
+    GetBytes(copy.data_ptr(), slot.view.data, static_cast<size_t>(slot.view.bytes()));
+    out.emplace_back(name, copy);
   });
   return out;
 }
@@ -72,7 +79,12 @@ Status PutSlot(StateBag* state, const std::string& name, Reshard reshard, const 
   }
   const TensorView to = state->Restore(name, shape, *dtype, reshard);
   const at::Tensor flat = from.contiguous();
-  if (to.numel > 0) std::memcpy(to.data, flat.const_data_ptr(), static_cast<size_t>(to.bytes()));
+  const size_t bytes = static_cast<size_t>(to.bytes());
+  if (state->Find(name)->on_device) {
+    PutBytes(to.data, flat.const_data_ptr(), bytes);
+  } else if (bytes > 0) {
+    std::memcpy(to.data, flat.const_data_ptr(), bytes);
+  }
   return OkStatus();
 }
 

@@ -12,9 +12,12 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/engine/buckets.h"
+#include "core/kernels/device_kernels.h"
 
 namespace tw {
 namespace {
@@ -47,7 +50,7 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
       bucket_of_(parameters.size()),
       seen_(parameters.size()),
       named_unused_(parameters.size()),
-      pipeline_(plan, comm, {options.seed, state, options.spans}) {
+      pipeline_(plan, comm, {options.seed, state, options.spans, options.device.memory}) {
   TW_CHECK_EQ(parameters.size(), plan->parameters().size());
   std::vector<int64_t> sizes;
   for (const auto& [name, parameter] : parameters) {
@@ -61,7 +64,8 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
     Bucket& bucket = buckets_[b];
     int64_t bytes = 0;
     for (int i : bucket.parameters) bytes += PaddedBytes(sizes[static_cast<size_t>(i)]);
-    bucket.storage = at::zeros({bytes}, at::kByte);
+    const at::Tensor& first = leaves_[static_cast<size_t>(bucket.parameters[0])].second;
+    bucket.storage = at::zeros({bytes}, first.options().dtype(at::kByte));
     int64_t at = 0;
     for (int i : bucket.parameters) {
       const at::Tensor& leaf = leaves_[static_cast<size_t>(i)].second;
@@ -92,7 +96,10 @@ GradientReducer::~GradientReducer() {
 }
 
 void GradientReducer::ZeroGradients() {
+  const DeviceScope scope(options_.device.training);
+  Together together;
   for (Bucket& bucket : buckets_) {
+    together.Next();
     FillZero({bucket.storage.data_ptr(), DType::kU8, bucket.storage.numel()});
   }
 }
@@ -150,19 +157,23 @@ int64_t GradientReducer::BytesSent() const {
   return comm_->bytes_sent() + (options_.two_level ? options_.two_level->bytes_sent() : 0);
 }
 
+std::unique_ptr<DeviceMark> GradientReducer::MarkTraining() {
+  return options_.device.training ? options_.device.training->Mark() : nullptr;
+}
+
 void GradientReducer::LaunchBucket(int bucket) {
+  buckets_[static_cast<size_t>(bucket)].ready = MarkTraining();
   lane_->Launch([this, bucket] { return RunBucket(bucket); });
 }
 
 Async GradientReducer::RunBucket(int b) {
   Bucket& bucket = buckets_[static_cast<size_t>(b)];
+  if (bucket.ready) CurrentQueue()->After(*bucket.ready);
   if (!agreed_) {
     ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kCheck, b});
-    bool finite = true;
-    for (const TensorView& grad : bucket.vectors) finite = finite && AllFinite(grad);
-    if (!finite) {  // zeros keep the protocol going; the whole step is rolled back in Finish
-      local_finite_ = false;
-      for (const TensorView& grad : bucket.vectors) FillZero(grad);
+    CheckFinite(bucket.vectors);
+    if (!local_finite_) {  // zeros keep the protocol going; the step is rolled back in Finish
+      for (const TensorView& v : bucket.vectors) FillZero(v);
     }
   }
   if (options_.two_level) {
@@ -171,7 +182,30 @@ Async GradientReducer::RunBucket(int b) {
   return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
 }
 
+// On a device the answer is not waited for before Agree.
+void GradientReducer::CheckFinite(std::span<const TensorView> vectors) {
+  auto* const device = kernels::OnDevice();
+  if (!device) {
+    local_finite_ = local_finite_ && std::all_of(vectors.begin(), vectors.end(), AllFinite);
+    return;
+  }
+  Together together;
+  for (const TensorView& v : vectors) {
+    together.Next();
+    device->CheckFinite(v);
+  }
+}
+
+void GradientReducer::LookAtVectors() {
+  if (vectors_ready_) CurrentQueue()->After(*vectors_ready_);
+  for (const Bucket& bucket : buckets_) CheckFinite(bucket.vectors);
+}
+
 Status GradientReducer::Agree() {
+  if (auto* device = kernels::OnDevice()) {
+    local_finite_ = device->TakeAllFinite() && local_finite_;
+    TW_RETURN_IF_ERROR(device->Wait());
+  }
   control_.back() = local_finite_ ? 0 : 1;
   if (comm_->size() == 1) return OkStatus();
   ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kAgree});
@@ -180,10 +214,9 @@ Status GradientReducer::Agree() {
 
 // Buckets follow the agreement on the lane, and do nothing when it says so.
 void GradientReducer::LaunchAgreedExchange() {
+  vectors_ready_ = MarkTraining();
   lane_->Post([this]() -> Status {
-    for (const Bucket& bucket : buckets_) {
-      for (const TensorView& v : bucket.vectors) local_finite_ = local_finite_ && AllFinite(v);
-    }
+    LookAtVectors();
     TW_RETURN_IF_ERROR(Agree());
     agreed_ = control_.back() == 0;
     return OkStatus();
@@ -195,6 +228,8 @@ void GradientReducer::LaunchAgreedExchange() {
 }
 
 ReduceOutcome GradientReducer::Outcome(double start_ms, std::span<double> sums) {
+  const RunDevice& device = options_.device;
+  if (device.training) device.training->After(*device.lane->Mark());
   std::copy(control_.begin(), control_.end() - 1, sums.begin());
   ReduceOutcome outcome;
   outcome.finite = control_.back() == 0;
@@ -227,9 +262,14 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   }
   LaunchReady();
   if (Identity()) {
-    for (const ParameterView& view : views_) local_finite_ = local_finite_ && AllFinite(view.grad);
+    vectors_ready_ = MarkTraining();
+    lane_->Post([this] {
+      LookAtVectors();
+      return OkStatus();
+    });
   }
   TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(); }));
+  const DeviceScope scope(options_.device.training);
   control_.back() == 0 ? state_->CommitJournal() : state_->Rollback();
   return Outcome(start, sums);
 }

@@ -26,6 +26,7 @@ struct ReducerOptions {
   SpanLog* spans = nullptr;       // null: no timeline
   TwoLevel* two_level = nullptr;  // buckets go through it; null: flat, every rank for itself
   Sketches sketches;  // the parameters whose gradients arrive elsewhere than in their own .grad
+  RunDevice device;   // where parameters and gradients lie; the lane is in the scope of its queue
 };
 
 struct ReduceOutcome {
@@ -83,6 +84,7 @@ class GradientReducer {
     std::vector<TensorView> vectors;  // what travels, one a parameter; as a rule the gradients
     at::Tensor storage;
     int waiting = 0;
+    std::unique_ptr<DeviceMark> ready;  // its gradients are there; null on the host
   };
   class Hook;
 
@@ -93,6 +95,9 @@ class GradientReducer {
   bool Identity() const;
   int64_t BytesSent() const;
   void Start(uint64_t step);
+  std::unique_ptr<DeviceMark> MarkTraining();
+  void CheckFinite(std::span<const TensorView> vectors);
+  void LookAtVectors();
   Status Agree();
   void LaunchAgreedExchange();
   ReduceOutcome Outcome(double start_ms, std::span<double> sums);
@@ -120,6 +125,7 @@ class GradientReducer {
   // The caller's sums, then the number of ranks that have something non-finite. The lane's from the
   // first launch to the wait.
   std::vector<double> control_;
+  std::unique_ptr<DeviceMark> vectors_ready_;  // of an exchange that ranks agree on first
 };
 
 }  // namespace tw

@@ -34,6 +34,11 @@ Lane::~Lane() {
   thread_.join();
 }
 
+void Lane::UseDevice(DeviceQueue* queue) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  device_ = queue;
+}
+
 void Lane::Post(Work work) { Enqueue({std::move(work), {}}); }
 void Lane::Launch(AsyncWork work) { Enqueue({{}, std::move(work)}); }
 
@@ -113,12 +118,16 @@ void Lane::Loop() {
     } else if (MayStart()) {
       Entry entry = std::move(queue_.front());
       queue_.pop_front();
+      DeviceQueue* const device = device_;
       lock.unlock();
+      const DeviceScope scope(device);
       status = Start(std::move(entry));
       patience = {};
       lock.lock();
     } else {
+      DeviceQueue* const device = device_;
       lock.unlock();
+      const DeviceScope scope(device);
       bool moved = false;
       status = AdvanceAll(&moved);
       const double sleep_ms = patience.NextSleepMs(moved);

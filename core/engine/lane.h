@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/api/async.h"
+#include "core/base/device.h"
 #include "core/base/patience.h"
 #include "core/base/status.h"
 
@@ -24,6 +25,8 @@ class Lane {
   using AsyncWork = std::function<Async()>;
 
   explicit Lane(int max_concurrent = 2);
+  // From here on all work is in a DeviceScope of it. Before anything that needs it is posted.
+  void UseDevice(DeviceQueue* queue);
   ~Lane();  // finishes what was posted
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
@@ -66,6 +69,7 @@ class Lane {
   std::deque<Entry> queue_;
   Status status_;
   bool busy_ = false;  // work is under way
+  DeviceQueue* device_ = nullptr;
   bool stop_ = false;
   std::vector<std::unique_ptr<Flight>> flights_;  // the lane thread's own
   std::thread thread_;

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "core/api/convert.h"
+#include "core/kernels/device_kernels.h"
 #include "core/kernels/reduce.h"
 
 namespace tw {
@@ -41,9 +44,21 @@ double SumOfSquares(TensorView view) {
   }
 }
 
+// Of tensors on a device; waits for it.
+double SumOnDevice(kernels::DeviceKernels& device, const std::vector<TensorView>& views) {
+  std::vector<double> squares(views.size());
+  device.SumsOfSquares(views, squares);
+  return std::accumulate(squares.begin(), squares.end(), 0.0);
+}
+
 }  // namespace
 
 double GradientNorm(std::span<const ParameterView> parameters) {
+  if (auto* device = kernels::OnDevice()) {
+    std::vector<TensorView> views;
+    for (const ParameterView& p : parameters) views.push_back(p.grad);
+    return std::sqrt(SumOnDevice(*device, views));
+  }
   double squares = 0;
   for (const ParameterView& p : parameters) squares += SumOfSquares(p.grad);
   return std::sqrt(squares);
@@ -51,9 +66,16 @@ double GradientNorm(std::span<const ParameterView> parameters) {
 
 double ResidualNorm(const StateBag& state) {
   double squares = 0;
+  std::vector<TensorView> on_device;
   state.ForEach([&](const std::string& name, const StateSlot& slot) {
-    if (name.starts_with("feedback/") && name.ends_with("/e")) squares += SumOfSquares(slot.view);
+    if (!name.starts_with("feedback/") || !name.ends_with("/e")) return;
+    if (slot.on_device) {
+      on_device.push_back(slot.view);
+    } else {
+      squares += SumOfSquares(slot.view);
+    }
   });
+  if (!on_device.empty()) squares += SumOnDevice(*kernels::OnDevice(), on_device);
   return std::sqrt(squares);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/base/device.h"
 #include "core/base/hash.h"
 
 namespace tw {
@@ -13,7 +14,17 @@ uint64_t ParametersHash(std::span<const ParameterView> parameters) {
   std::sort(sorted.begin(), sorted.end(),
             [](const auto* a, const auto* b) { return a->spec->name < b->spec->name; });
   Hasher hasher;
-  for (const auto* p : sorted) hasher.Add(p->value.raw());
+  std::vector<uint8_t> copy;
+  for (const auto* p : sorted) {
+    const ByteSpan bytes = p->value.raw();
+    if (!CurrentQueue()) {
+      hasher.Add(bytes);
+      continue;
+    }
+    copy.resize(bytes.size());
+    GetBytes(copy.data(), bytes.data(), bytes.size());
+    hasher.Add(copy);
+  }
   return hasher.digest();
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "core/api/convert.h"
 #include "core/base/clock.h"
+#include "core/base/device.h"
 #include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/kernels/reduce.h"
@@ -286,18 +287,26 @@ Status PlanUpdater::MeasureCosts() {
 }
 
 // All-gathers of growing size until one takes long enough to tell; the smallest one's time is
-// latency. Exchanges of a step measure the link too, but wait for peers that still compute.
+// latency. Exchanges of a step measure the link too, but wait for peers that still compute. Bytes
+// lie where the gradients do: it is their wire that is measured.
 Status PlanUpdater::MeasureLink() {
   constexpr int64_t kSmallest = 4 << 10, kLargest = 4 << 20;
   constexpr double kLongEnoughMs = 20;
   Communicator& comm = *parts_.comm;
   if (comm.size() == 1) return OkStatus();
+  DeviceQueue* const queue = comm.on_device() ? CurrentQueue() : nullptr;
   const OpTag tag{0, -1, "rate of the link"};
   double latency_ms = 0;
   for (int64_t bytes = kSmallest; bytes <= kLargest; bytes *= 4) {
     const size_t n = static_cast<size_t>(comm.size());
     const std::vector<int64_t> sizes(n, bytes);
-    const auto all = scratch_.Get<uint8_t>(kScratchSend0, n * static_cast<size_t>(bytes));
+    const size_t room = n * static_cast<size_t>(bytes);
+    const auto free = [queue](uint8_t* memory) {
+      if (queue) queue->memory().Free(memory);
+    };
+    const std::unique_ptr<uint8_t, decltype(free)> memory(
+        queue ? queue->memory().Allocate(room) : scratch_.GetHost<uint8_t>(0, room).data(), free);
+    const MutableByteSpan all(memory.get(), room);
     const ByteSpan mine(
         all.subspan(static_cast<size_t>(comm.rank() * bytes), static_cast<size_t>(bytes)));
     std::vector<double> times;

@@ -24,7 +24,7 @@ DType ToDType(at::ScalarType type) {
 }  // namespace
 
 TensorView ViewOf(const at::Tensor& tensor) {
-  TW_CHECK(tensor.is_contiguous() && tensor.device().is_cpu());
+  TW_CHECK(tensor.is_contiguous());
   return {tensor.data_ptr(), ToDType(tensor.scalar_type()), tensor.numel()};
 }
 

@@ -14,7 +14,7 @@ namespace tw {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// The view of a contiguous CPU tensor's memory.
+// The view of a contiguous tensor's memory, the host's or a device's.
 TensorView ViewOf(const at::Tensor& tensor);
 // What ranks agree on about each parameter, ids in registration order: the shapes in which their
 // gradients travel.

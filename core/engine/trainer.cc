@@ -18,7 +18,8 @@ Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
     : TurnMachine(parts.reducer, parts.state, parts.comm, options.seed),
       parts_(parts),
       options_(options),
-      losses_(parts.state) {
+      losses_(parts.state),
+      optimizer_scratch_(parts.device.memory) {
   for (const ParameterView& p : parts_.reducer->views()) {
     summary_.dense_bytes_per_step += 4 * p.value.numel;
   }
@@ -81,6 +82,7 @@ Status Trainer::Step(int64_t step) {
 
 Status Trainer::CheckReplicas() {
   if (parts_.comm->size() == 1) return OkStatus();
+  const DeviceScope scope(parts_.device.training);
   const uint64_t hash = ParametersHash(parts_.reducer->views());
   return WithFault(parts_.lane->Run([&] {
     return parts_.comm->Agree(hash, "params_hash after step " + std::to_string(step_));
@@ -95,14 +97,14 @@ StatusOr<double> Trainer::ComputeGradients() {
 
 Status Trainer::Backward(bool exchange, int64_t batch) {
   parts_.reducer->ZeroGradients();
-  double loss_sum = 0;
+  std::vector<at::Tensor> losses;  // read at the end: on a device that waits
   for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
     at::Tensor loss;
     {
       ScopedTimer timer(&record_.forward_ms, {parts_.spans, SpanKind::kForward});
       TW_RETURN_IF_ERROR(CatchTorch([&]() -> Status {
         loss = parts_.task->Loss(static_cast<uint64_t>(step_), batch * options_.accumulate + micro);
-        loss_sum += loss.item<double>();
+        losses.push_back(loss.detach());
         return OkStatus();
       }));
     }
@@ -116,7 +118,9 @@ Status Trainer::Backward(bool exchange, int64_t batch) {
       return OkStatus();
     }));
   }
-  record_.loss = loss_sum / static_cast<double>(options_.accumulate);
+  double sum = 0;
+  for (const at::Tensor& loss : losses) sum += loss.item<double>();
+  record_.loss = sum / static_cast<double>(options_.accumulate);
   return OkStatus();
 }
 
@@ -159,6 +163,7 @@ Status Trainer::ApplyUpdate() {
 // from the same mean.
 Status Trainer::Update(int64_t update, Reshard moments) {
   ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
+  const DeviceScope scope(parts_.device.training);
   record_.grad_norm = GradientNorm(parts_.reducer->views());
   UpdateContext context{.lr = record_.lr,
                         .update = update,
@@ -182,6 +187,7 @@ Status Trainer::Report() {
   summary_.tokens = record_.tokens;
   statistics_.Add(record_);
   if (parts_.sinks.empty() || record_.step % options_.metrics_every != 0) return OkStatus();
+  const DeviceScope scope(parts_.device.training);
   record_.residual_norm =
       parts_.reducer->exchanging() ? residual_norm_ : ResidualNorm(*parts_.state);
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();

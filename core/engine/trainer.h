@@ -53,6 +53,7 @@ struct TrainerParts {
   std::function<Status(int64_t steps_done)> save_checkpoint;  // collective; called on all ranks
   std::function<int64_t()> peak_tensor_bytes;
   SpanLog* spans = nullptr;  // null: no timeline; else the reducer's, too
+  RunDevice device;          // the reducer's
 };
 
 class Trainer : private TurnMachine {

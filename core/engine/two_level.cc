@@ -26,11 +26,6 @@ Plan AllDense(const Plan& plan, int ranks) {
   return std::move(dense).value();
 }
 
-void Scale(TensorView view, double factor) {
-  if (view.dtype == DType::kF32) return kernels::Scale(view.f32(), static_cast<float>(factor));
-  AddScaled(view, view, static_cast<float>(factor - 1));
-}
-
 }  // namespace
 
 std::vector<int> NumberGroups(const std::vector<int64_t>& marks) {
@@ -99,13 +94,28 @@ Async TwoLevel::Start(int bucket, uint64_t step, std::span<const int> parameters
     TW_CO_RETURN_IF_ERROR(co_await inside_pipeline_.Start(bucket, step, parameters, grads));
   }
   if (across_) {
-    if (weight_ != 1) {
-      for (const TensorView& grad : grads) Scale(grad, weight_);
-    }
+    if (weight_ != 1) Weigh(grads);
     TW_CO_RETURN_IF_ERROR(co_await across_pipeline_->Start(bucket, step, parameters, grads));
   }
   if (inside_->size() > 1) TW_CO_RETURN_IF_ERROR(co_await Share(bucket, step, grads));
   co_return OkStatus();
+}
+
+void TwoLevel::Weigh(std::span<const TensorView> grads) {
+  const float more = static_cast<float>(weight_ - 1);
+  for (const TensorView& grad : grads) {
+    if (grad.dtype == DType::kF32) {
+      kernels::Scale(grad.f32(), static_cast<float>(weight_));
+    } else if (grad.dtype == DType::kF64) {
+      AddScaled(grad, grad, more);
+    } else {
+      const TensorView wide =
+          ViewOf(wide_.Get<float>(kScratchMessage, static_cast<size_t>(grad.numel)));
+      ConvertToFp32(grad, wide.f32());
+      AddScaled(wide, grad, more);
+      ConvertFromFp32(wide.f32(), grad);
+    }
+  }
 }
 
 // One broadcast for each run of gradients that lie one behind the other, all at once.

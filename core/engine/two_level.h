@@ -41,11 +41,14 @@ class TwoLevel {
  private:
   TwoLevel(const Plan* plan, std::unique_ptr<Communicator> inside,
            std::unique_ptr<Communicator> across, double weight, const PipelineOptions& options);
+  // grads <- weight_ * grads
+  void Weigh(std::span<const TensorView> grads);
   Async Share(int bucket, uint64_t step, std::span<const TensorView> grads);
 
   std::unique_ptr<Communicator> inside_;
   std::unique_ptr<Communicator> across_;  // null but for the group's first rank
   double weight_;                         // of the group's mean
+  Workspace wide_;                        // fp32 copies of gradients of two bytes
   Plan dense_;
   BucketPipeline inside_pipeline_;
   std::unique_ptr<BucketPipeline> across_pipeline_;

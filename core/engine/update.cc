@@ -1,12 +1,13 @@
 #include "core/engine/update.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 #include <algorithm>
 #include <functional>
 #include <iterator>
 
 #include "core/api/convert.h"
+#include "core/base/device.h"
 #include "core/base/rng.h"
 #include "core/engine/tensor_views.h"
 #include "core/kernels/elementwise.h"
@@ -30,8 +31,9 @@ Status StepViewOf(const Optimizer& optimizer, const ParameterView& p, const Upda
   spec.dtype = DType::kF32;
   if (context.masters == Masters::kFp32) {
     bool is_new = false;
-    const TensorView master = context.state->Slot("optimizer/" + spec.name + "/master", spec.shape,
-                                                  DType::kF32, context.moments, &is_new);
+    const TensorView master =
+        context.state->Slot("optimizer/" + spec.name + "/master", spec.shape, DType::kF32,
+                            context.moments, &is_new, StatePlace::kTensors);
     if (is_new) ConvertToFp32(p.value, master.f32());
     const ParameterView wide[] = {{&spec, master, ViewOf(grad)}};
     TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
@@ -73,18 +75,29 @@ Status Update(const Optimizer& optimizer, std::span<const ParameterView> paramet
   TW_RETURN_IF_ERROR(optimizer.Step(whole, context));
   Workspace own;
   Workspace& scratch = context.scratch ? *context.scratch : own;
-  for (const ParameterView& p : parameters) {
-    if (!own_way(p)) continue;
-    if (p.expansion == nullptr) {
+  {
+    Together together;
+    for (const ParameterView& p : parameters) {
+      if (!own_way(p) || p.expansion != nullptr) continue;
+      together.Next();
       TW_RETURN_IF_ERROR(StepViewOf(optimizer, p, context, scratch));
-      continue;
     }
+  }
+  for (const ParameterView& p : parameters) {
+    if (p.expansion == nullptr) continue;
     TW_CHECK(p.value.dtype == DType::kF32);
     TW_CHECK(decay.decoupled || decay.rate == 0);
-    const at::Tensor update = at::zeros({p.grad.numel}, at::kFloat);
-    const ParameterView zeros[] = {{p.spec, ViewOf(update), p.grad}};
+    // On the host it goes as it came: moments and gradients of the others want the memory.
+    at::Tensor memory;
+    if (!CurrentQueue()) memory = at::empty({p.grad.numel}, at::kFloat);
+    const TensorView update =
+        memory.defined()
+            ? ViewOf(memory)
+            : ViewOf(scratch.Get<float>(kScratchMean, static_cast<size_t>(p.grad.numel)));
+    FillZero(update);
+    const ParameterView zeros[] = {{p.spec, update, p.grad}};
     TW_RETURN_IF_ERROR(optimizer.Step(zeros, context));
-    p.expansion->Apply(p.value, 1 - context.lr * decay.rate, ViewOf(update));
+    p.expansion->Apply(p.value, 1 - context.lr * decay.rate, update);
   }
   return OkStatus();
 }

@@ -59,6 +59,9 @@ class DeviceKernels : public DeviceQueue {
   virtual void TakeLarger(std::span<float> a, std::span<const float> b) = 0;    // a = max(a, b)
   virtual void ZeroWhere(std::span<float> a, std::span<const float> b) = 0;  // a = 0 where b != 0
 
+  // `to` of 16 bits: to[i] = rounded(to[i] + s * from[i]) in fp32, as AddScaled in core/api/convert.h.
+  virtual void AddToNarrow(TensorView to, float s, TensorView from) = 0;
+
   // ---- feedback.h ----
   virtual void Advance(std::span<float> estimate, std::span<float> mean) = 0;
   virtual void DampedAdvance(std::span<float> estimate, std::span<float> mean, float alpha) = 0;

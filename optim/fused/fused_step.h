@@ -14,6 +14,7 @@ class FusedAdamW {
  public:
   using Interface = FusedAdamW;
   virtual ~FusedAdamW() = default;
+  virtual bool on_host() const { return true; }  // false: tiles are the host's way
   virtual void Step(const ParameterView& parameter, const MomentState& m, const MomentState& v,
                     const kernels::AdamWCoefficients<float>& c) const = 0;
 };

@@ -2,7 +2,7 @@
 
 #include "optim/state/fp32.h"
 
-#include <algorithm>
+#include "core/base/device.h"
 
 namespace tw {
 namespace {
@@ -14,10 +14,10 @@ class Fp32 : public StateCodec {
     return {{"", spec.shape, DType::kF32}};
   }
   void Decode(const MomentState& state, int64_t first, std::span<float> out) const override {
-    std::copy_n(state.slots[0].f32().begin() + first, out.size(), out.begin());
+    CopyBytes(out.data(), state.slots[0].f32().data() + first, out.size_bytes());
   }
   void Encode(const MomentState& state, int64_t first, std::span<const float> x) const override {
-    std::copy(x.begin(), x.end(), state.slots[0].f32().begin() + first);
+    CopyBytes(state.slots[0].f32().data() + first, x.data(), x.size_bytes());
   }
 };
 

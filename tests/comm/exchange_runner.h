@@ -57,7 +57,7 @@ class ExchangeRunner {
   StatusOr<std::vector<std::vector<float>>> Run(const std::vector<TensorSpec>& specs,
                                                 const Compressor& codec, const Exchange* exchange) {
     if (!exchange) return BugError("no such exchange");
-    const size_t count = specs.size(), header = static_cast<size_t>(exchange->header_bytes());
+    const size_t count = specs.size(), header = static_cast<size_t>(exchange->header_bytes(comm_));
     std::vector<std::vector<float>> messages, means;
     std::vector<Segment> segments(count);
     std::vector<std::unique_ptr<StateScope>> scopes;

@@ -114,6 +114,35 @@ inline std::string CheckOverlappingTickets(Communicator& comm) {
   return "";
 }
 
+// Five buckets under way at once, started in an order of each rank's own that changes with `round`.
+inline std::string CheckBucketsInAnyOrder(Communicator& comm, int round) {
+  constexpr int kBuckets = 5;
+  const size_t n = static_cast<size_t>(comm.size());
+  std::vector<std::vector<uint8_t>> mine(kBuckets), all(kBuckets);
+  std::vector<std::vector<int64_t>> sizes(kBuckets);
+  std::vector<std::unique_ptr<Ticket>> tickets(kBuckets);
+  for (int i = 0; i < kBuckets; ++i) {
+    const int b = (i * (comm.rank() + 1) + round) % kBuckets;  // 5 is prime
+    const size_t at = static_cast<size_t>(b), bytes = 50 + at;
+    for (size_t k = 0; k < bytes; ++k) mine[at].push_back(PatternByte(comm.rank(), b, k));
+    sizes[at].assign(n, static_cast<int64_t>(bytes));
+    all[at].resize(bytes * n);
+    tickets[at] =
+        comm.StartAllGatherV(mine[at], sizes[at], all[at], {1, static_cast<int32_t>(b), "gather"});
+  }
+  for (size_t b = 0; b < kBuckets; ++b) {
+    const Status status = tickets[b]->Wait();
+    if (!status.ok()) return std::string(status.message());
+    for (size_t i = 0; i < all[b].size(); ++i) {
+      const int from = static_cast<int>(i / (50 + b));
+      if (all[b][i] != PatternByte(from, static_cast<int>(b), i % (50 + b))) {
+        return Differs("buckets in any order", from, i);
+      }
+    }
+  }
+  return "";
+}
+
 inline std::string CheckControlVerbs(Communicator& comm) {
   const int n = comm.size(), me = comm.rank();
   const auto all = comm.AllGatherInt(100 + me, {1, -1, "ints"});

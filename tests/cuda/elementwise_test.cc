@@ -166,5 +166,40 @@ TEST_F(DeviceElementwise, AllTilesOfALargeTensorAmongSmallOnesAreDone) {
   }
 }
 
+TEST_F(DeviceElementwise, BytesSumLargerStayAndZerosGoWhereTheCpuHasThem) {
+  std::vector<device::AddSegment> larger, cleared;
+  std::vector<device::AddBytesSegment> sums;
+  std::vector<std::vector<float>> want_larger, want_cleared;
+  std::vector<std::vector<uint8_t>> want_sums;
+  uint64_t seed = 30;
+  for (const size_t n : DeviceSizes()) {
+    const int64_t numel = static_cast<int64_t>(n);
+    std::vector<float> a = Values(n, ++seed), b = Values(n, ++seed);
+    for (size_t i = 0; i < n; i += 3) b[i] = i % 2 ? 0.0f : -0.0f;
+    std::vector<uint8_t> bytes(4 * n), first(n), second(n);
+    std::memcpy(bytes.data(), b.data(), bytes.size());
+    uint8_t* from = Allocate(bytes.size(), n % 3);
+    CopyIn(from, bytes);
+    larger.push_back({Upload(a), from, 1.0f, numel});
+    cleared.push_back({Upload(a), from, 1.0f, numel});
+    for (size_t i = 0; i < n; ++i) {
+      first[i] = static_cast<uint8_t>(i * 77 + 3), second[i] = static_cast<uint8_t>(i * 31 + n);
+    }
+    sums.push_back({Upload(first), Upload(second), numel});
+    want_larger.push_back(a), want_cleared.push_back(a), want_sums.push_back(first);
+    kernels::TakeLarger(want_larger.back(), b);
+    kernels::ZeroWhere(want_cleared.back(), b);
+    kernels::AddBytes(want_sums.back(), second);
+  }
+  device::TakeLarger(TableOf(larger), stream());
+  device::ZeroWhere(TableOf(cleared), stream());
+  device::AddBytes(TableOf(sums), stream());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    EXPECT_TRUE(SameBits(want_larger[i], Download(larger[i].a, want_larger[i].size())));
+    EXPECT_TRUE(SameBits(want_cleared[i], Download(cleared[i].a, want_cleared[i].size())));
+    EXPECT_TRUE(SameBits(want_sums[i], Download(sums[i].a, want_sums[i].size())));
+  }
+}
+
 }  // namespace
 }  // namespace tw

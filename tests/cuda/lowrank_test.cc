@@ -101,5 +101,54 @@ TEST_F(DeviceLowRank, OuterProductsAndBasesHaveTheCpusBits) {
   }
 }
 
+TEST_F(DeviceLowRank, RowsOfLengthOneDrawsAndTransposesHaveTheCpusBits) {
+  std::vector<device::UnitRowsSegment> rows;
+  std::vector<device::DrawSegment> draws;
+  std::vector<device::TransposeSegment> transposes;
+  std::vector<std::vector<float>> want_rows, want_draws, want_transposes;
+  for (const auto& [count, cols] : {std::pair{0, 3}, {1, 1}, {3, 31}, {5, 1000}, {2, 5000}}) {
+    for (const bool given : {true, false}) {
+      const size_t n = static_cast<size_t>(count * cols), width = static_cast<size_t>(cols);
+      std::vector<float> from = RandomFloats(n, n, 1e-25f), to(n), drawn(n), transposed(n);
+      if (count > 1) std::fill_n(from.begin() + cols, width, 0.0f);
+      if (count > 2) from[2 * width] = NAN;
+      const float* source = Upload(from);
+      rows.push_back(
+          {given ? source : nullptr, AllocateOf<float>(n), 11 + n, cols, static_cast<int64_t>(n)});
+      draws.push_back(
+          {AllocateOf<float>(n), 12 + n, (uint64_t{1} << 32) - 9, static_cast<int64_t>(n)});
+      transposes.push_back({source, AllocateOf<float>(n), 1.7f, cols, static_cast<int64_t>(n)});
+      kernels::UnitRows(given ? from.data() : nullptr, count, cols, 11 + n, to.data());
+      kernels::DrawUniform(drawn, 12 + n, (uint64_t{1} << 32) - 9);
+      kernels::TransposeScaled(from.data(), count, cols, 1.7f, transposed.data());
+      want_rows.push_back(to), want_draws.push_back(drawn), want_transposes.push_back(transposed);
+    }
+  }
+  const int64_t tiles = device::PlaceUnitRows(rows);
+  device::UnitRows({Upload(rows), static_cast<int32_t>(rows.size()), tiles}, stream());
+  device::DrawUniform(TableOf(draws), stream());
+  device::TransposeScaled(TableOf(transposes), stream());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_TRUE(SameBits(want_rows[i], Download(rows[i].to, want_rows[i].size()))) << i;
+    EXPECT_TRUE(SameBits(want_draws[i], Download(draws[i].out, want_draws[i].size()))) << i;
+    EXPECT_TRUE(SameBits(want_transposes[i], Download(transposes[i].to, want_transposes[i].size())))
+        << i;
+  }
+}
+
+TEST_F(DeviceLowRank, RowsAreScaledInPlace) {
+  std::vector<float> x = RandomFloats(3 * 700, 8);
+  std::fill_n(x.begin() + 700, 700, 0.0f);
+  std::vector<device::UnitRowsSegment> rows(1);
+  rows[0].to = Upload(x);
+  rows[0].from = rows[0].to;
+  rows[0].cols = 700;
+  rows[0].numel = 2100;
+  const int64_t tiles = device::PlaceUnitRows(rows);
+  device::UnitRows({Upload(rows), 1, tiles}, stream());
+  kernels::UnitRows(x.data(), 3, 700, 0, x.data());
+  EXPECT_TRUE(SameBits(x, Download(rows[0].to, x.size())));
+}
+
 }  // namespace
 }  // namespace tw

@@ -1,5 +1,6 @@
 #include "core/kernels/reduce.h"
 
+#include "core/kernels/elementwise.h"
 #include "core/kernels/reduce_device.h"
 #include "core/kernels/shared_scale.h"
 #include "tests/core/kernels/sample_data.h"
@@ -75,6 +76,67 @@ TEST_F(DeviceReduce, OneNumberThatIsNotFiniteIsFound) {
       EXPECT_EQ(Download(found, 1)[0], 1u) << at;
       EXPECT_FALSE(kernels::AllFinite(values));
     }
+  }
+}
+
+TEST_F(DeviceReduce, NarrowNumbersAreWidened) {
+  std::vector<device::ReduceSegment> segments;
+  std::vector<double> want;
+  for (const size_t n : DeviceSizes()) {
+    const std::vector<float> x = RandomFloats(n, n + 9, 3.0f);
+    for (const DType dtype : {DType::kF16, DType::kF32, DType::kBF16}) {
+      std::vector<uint16_t> narrow(n);
+      std::vector<float> wide = x;
+      if (dtype == DType::kF16) {
+        kernels::ConvertToHalf(x, narrow);
+        kernels::ConvertFromHalf(narrow, wide);
+      } else if (dtype == DType::kBF16) {
+        kernels::ConvertToBf16(x, narrow);
+        kernels::ConvertFromBf16(narrow, wide);
+      }
+      device::ReduceSegment segment;
+      segment.x = dtype == DType::kF32 ? static_cast<void*>(Upload(wide)) : Upload(narrow);
+      segment.numel = static_cast<int64_t>(n);
+      segment.dtype = dtype;
+      segments.push_back(segment);
+      want.push_back(kernels::SumOfSquares(wide));
+    }
+  }
+  const auto table = TableOf(segments);
+  double* out = AllocateOf<double>(want.size());
+  device::SumOfSquares(table,
+                       AllocateOf<double>(static_cast<size_t>(device::SumScratch(table.tiles))),
+                       out, stream());
+  const std::vector<double> got = Download(out, want.size());
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-13 * want[i]) << i;
+
+  uint32_t* found = AllocateOf<uint32_t>(1);
+  device::FindNotFinite(table, found, stream());
+  EXPECT_EQ(Download(found, 1)[0], 0u);
+  // The largest finite ones are no infinities, and infinities and NaNs are.
+  const std::vector<std::pair<DType, std::vector<uint16_t>>> cases = {
+      {DType::kF16, {0x7BFF, 0x7C00, 0xFC00, 0x7C01}},
+      {DType::kBF16, {0x7F7F, 0x7F80, 0xFF80, 0x7FC1}}};
+  for (const auto& [dtype, patterns] : cases) {
+    for (const uint16_t bits : patterns) {
+      std::vector<uint16_t> x(4099, 0);
+      x[4098] = bits;
+      device::ReduceSegment segment;
+      segment.x = Upload(x);
+      segment.numel = 4099;
+      segment.dtype = dtype;
+      device::FindNotFinite(TableOf<device::ReduceSegment>({segment}), found, stream());
+      EXPECT_EQ(Download(found, 1)[0], bits == patterns[0] ? 0u : 1u) << std::hex << bits;
+    }
+  }
+}
+
+TEST_F(DeviceReduce, WhatWasNotedStays) {
+  uint32_t* found = Upload(std::vector<uint32_t>{0});
+  const std::vector<float> good(50, 1.0f), bad(50, INFINITY);
+  for (const auto& [x, want] : {std::pair{&good, 0u}, {&bad, 1u}, {&good, 1u}}) {
+    device::NoteNotFinite(TableOf<device::ReduceSegment>({{Upload(*x), 50}}), found, stream());
+    EXPECT_EQ(Download(found, 1)[0], want);
   }
 }
 

@@ -146,7 +146,7 @@ Status Fleet::Broadcast(std::span<const TensorView> vectors) {
     CodecContext context = ContextOf(p, num_clients_, &server_codec_[p]);
     context.step = WireStep(static_cast<uint64_t>(step_), turns_this_step_);
     const FeedbackContext feedback{&spec, route.codec, &server_feedback_[p],
-                                   static_cast<uint64_t>(step_)};
+                                   static_cast<uint64_t>(step_), &scratch_};
     Message message = route.policy->Compose(vectors[p], feedback);
     const auto room = scratch_.Get<uint8_t>(
         kScratchSend0, static_cast<size_t>(route.codec->MaxEncodedBytes(spec, 0)));

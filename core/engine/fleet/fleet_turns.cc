@@ -114,7 +114,7 @@ void Fleet::Compose(size_t local) {
     const ParameterTurn& t = turns_[p];
     const TensorView grad = client_->parameters()[p].grad;
     const FeedbackContext context{views_[p].spec, RouteOf(t, id).codec, &client_->feedback(id, p),
-                                  static_cast<uint64_t>(step_)};
+                                  static_cast<uint64_t>(step_), &scratch_};
     messages[p] =
         t.through_policy ? t.plan->route.policy->Compose(grad, context) : Message{grad, {}, 1.0f};
   }
@@ -140,7 +140,7 @@ Status Fleet::Encode(const TurnsCall& call, size_t local, int round) {
       };
       if (t.through_policy) {
         const FeedbackContext feedback{views_[p].spec, &codec, &client_->feedback(id, p),
-                                       static_cast<uint64_t>(step_)};
+                                       static_cast<uint64_t>(step_), &scratch_};
         TW_RETURN_IF_ERROR(t.plan->route.policy->Absorb(own, messages[p].buffer, feedback));
       }
       if (call.sent) {

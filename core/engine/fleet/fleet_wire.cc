@@ -30,7 +30,7 @@ Status FleetWire::ShareItems(std::span<const int64_t> counts, std::span<const T>
   for (int64_t& size : sizes) size *= static_cast<int64_t>(sizeof(T));
   const ByteSpan send(reinterpret_cast<const uint8_t*>(mine.data()), mine.size_bytes());
   const MutableByteSpan receive(reinterpret_cast<uint8_t*>(all.data()), all.size_bytes());
-  return OnLane([&] { return comm_->AllGatherV(send, sizes, receive, tag); });
+  return OnLane([&] { return comm_->control().AllGatherV(send, sizes, receive, tag); });
 }
 
 Status FleetWire::ShareNotes(std::span<const int64_t> counts, std::span<const ClientNote> mine,
@@ -53,7 +53,7 @@ StatusOr<ByteSpan> FleetWire::ShareBodies(std::span<const int64_t> bytes, const 
   for (const int64_t b : bytes) total += static_cast<size_t>(b);
   if (all_.size() < total) all_.resize(total);
   const MutableByteSpan all(all_.data(), total);
-  TW_RETURN_IF_ERROR(OnLane([&] { return comm_->AllGatherV(own(), bytes, all, tag); }));
+  TW_RETURN_IF_ERROR(OnLane([&] { return comm_->control().AllGatherV(own(), bytes, all, tag); }));
   return ByteSpan(all);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // The bodies of one round, in client order: kept here as they are encoded, framed and gathered from
-// the other ranks. The frames are those of the gather exchange, checked in the same way.
+// the other ranks. The frames are those of the gather exchange, checked in the same way. Clients
+// are the host's, whatever the communicator carries.
 
 #include <functional>
 #include <vector>

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -54,6 +55,7 @@ struct Pending {
   ncclComm_t comm;
   cudaStream_t stream;
   std::vector<Transfer> transfers;
+  std::function<void()> then = {};  // when all have ended
 };
 
 }  // namespace
@@ -75,7 +77,8 @@ thread_local int group_depth = 0;
 thread_local std::vector<Pending> group;
 
 // Runs in the stream's thread, as a kernel does on a device.
-void Exchange(ncclComm* comm, const std::vector<Transfer>& transfers) {
+void Exchange(ncclComm* comm, const std::vector<Transfer>& transfers,
+              const std::function<void()>& then) {
   std::unique_lock<std::mutex> lock(mutex);
   if (comm->rank == faults.stuck) changed.wait(lock, [&] { return comm->stopped; });
   std::vector<std::shared_ptr<Letter>> sent;
@@ -101,6 +104,7 @@ void Exchange(ncclComm* comm, const std::vector<Transfer>& transfers) {
     return std::all_of(sent.begin(), sent.end(), [](const auto& letter) { return letter->taken; });
   };
   changed.wait(lock, [&] { return comm->stopped || all_taken(); });
+  if (then && !comm->stopped) then();
   // A stopped rank's buffers go away.
   for (auto& [route, mail] : comm->hub->mail) {
     if (comm->stopped && route[0] == comm->rank) mail.clear();
@@ -119,7 +123,8 @@ ncclResult_t Submit(std::vector<Pending> calls) {
   return ncclInProgress;
 }
 
-ncclResult_t Add(ncclComm_t comm, cudaStream_t stream, const std::vector<Transfer>& transfers) {
+ncclResult_t Add(ncclComm_t comm, cudaStream_t stream, const std::vector<Transfer>& transfers,
+                 const std::function<void()>& then = {}) {
   {
     // As NCCL: nothing new while a call is in progress.
     std::lock_guard<std::mutex> lock(mutex);
@@ -128,9 +133,22 @@ ncclResult_t Add(ncclComm_t comm, cudaStream_t stream, const std::vector<Transfe
   auto it =
       std::find_if(group.begin(), group.end(), [&](const Pending& p) { return p.comm == comm; });
   if (it == group.end()) it = group.insert(group.end(), {comm, stream, {}});
+  if (then) it->then = then;
   it->transfers.insert(it->transfers.end(), transfers.begin(), transfers.end());
   if (group_depth > 0) return ncclSuccess;
   return Submit(std::exchange(group, {}));
+}
+
+// out <- the sum of n parts that lie one behind the other.
+template <class T>
+void AddBackwards(const std::vector<uint8_t>& parts, size_t n, void* out) {
+  const T* from = reinterpret_cast<const T*>(parts.data());
+  T* const to = static_cast<T*>(out);
+  const size_t count = parts.size() / sizeof(T) / n;
+  for (size_t i = 0; i < count; ++i) {
+    to[i] = 0;
+    for (size_t r = n; r-- > 0;) to[i] += from[r * count + i];
+  }
 }
 
 }  // namespace
@@ -202,7 +220,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
     ++comm->num_on_stream;
     const Pending call = std::move(comm->calls.front());
     comm->calls.pop_front();
-    call.stream->Push([comm, transfers = call.transfers] { Exchange(comm, transfers); });
+    call.stream->Push([comm, call] { Exchange(comm, call.transfers, call.then); });
   }
   *state = ncclSuccess;
   return ncclSuccess;
@@ -272,6 +290,30 @@ ncclResult_t ncclBroadcast(const void*, void* recv, size_t count, ncclDataType_t
   }
   if (comm->rank != root) transfers.push_back({bytes, count, root, false, true});
   return Add(comm, stream, transfers);
+}
+
+// Everybody's numbers to everybody, added from the last rank to the first: an order of its own.
+ncclResult_t ncclAllReduce(const void* send, void* recv, size_t count, ncclDataType_t type,
+                           ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream) {
+  if (send != recv || op != ncclSum) return ncclInvalidUsage;
+  if (type != ncclFloat32 && type != ncclFloat64) return ncclInvalidUsage;
+  const size_t bytes = count * (type == ncclFloat32 ? sizeof(float) : sizeof(double));
+  const size_t n = static_cast<size_t>(comm->hub->size), me = static_cast<size_t>(comm->rank);
+  const auto parts = std::make_shared<std::vector<uint8_t>>(n * bytes);
+  std::vector<Transfer> transfers;
+  for (size_t r = 0; r < n; ++r) {
+    if (r == me) continue;
+    transfers.push_back({static_cast<uint8_t*>(recv), bytes, static_cast<int>(r), true, true});
+    transfers.push_back({parts->data() + r * bytes, bytes, static_cast<int>(r), false, true});
+  }
+  return Add(comm, stream, transfers, [=] {
+    std::memcpy(parts->data() + me * bytes, recv, bytes);
+    if (type == ncclFloat32) {
+      AddBackwards<float>(*parts, n, recv);
+    } else {
+      AddBackwards<double>(*parts, n, recv);
+    }
+  });
 }
 
 }  // extern "C"

@@ -8,6 +8,7 @@
 
 #include "core/api/async.h"
 #include "tests/comm/exchange_runner.h"
+#include "tests/comm/fake_codecs.h"
 #include "tests/comm/nccl/fake_gpu.h"
 #include "tests/comm/nccl/nccl_ranks.h"
 #include "tests/comm/verb_checks.h"
@@ -36,40 +37,39 @@ TEST_P(NcclVerbs, MoveTheRightBytesWithoutAnnouncements) {
                [](Communicator& comm) { EXPECT_EQ(CheckVerbs(comm), ""); });
 }
 
-// The bytes that rank `from` gathers in bucket b.
-std::vector<uint8_t> BytesOfBucket(int from, int b) {
-  std::vector<uint8_t> bytes(static_cast<size_t>(50 + b));
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = PatternByte(from, b, i);
-  return bytes;
+TEST_P(NcclVerbs, BucketsMayStartInAnyOrderOnEveryRank) {
+  RunNcclRanks(GetParam(), [](Communicator& comm) {
+    for (int round = 0; round < 20; ++round) EXPECT_EQ(CheckBucketsInAnyOrder(comm, round), "");
+  });
 }
 
-TEST_P(NcclVerbs, BucketsMayStartInAnyOrderOnEveryRank) {
+// Whole numbers: their sum has the same bits in any order.
+TEST_P(NcclVerbs, OwnSumsOfBucketsInAnyOrder) {
   RunNcclRanks(GetParam(), [](Communicator& comm) {
     constexpr int kBuckets = 5;
     const int n = comm.size();
-    for (int round = 0; round < 20; ++round) {
-      std::vector<std::vector<uint8_t>> mine(kBuckets), all(kBuckets);
-      std::vector<std::vector<int64_t>> sizes(kBuckets);
+    for (int round = 0; round < 10; ++round) {
+      std::vector<std::vector<float>> numbers(kBuckets);
       std::vector<std::unique_ptr<Ticket>> tickets(kBuckets);
       for (int i = 0; i < kBuckets; ++i) {
-        const int b = (i * (comm.rank() + 1) + round) % kBuckets;  // 5 is prime
+        const int b = (i * (comm.rank() + 1) + round) % kBuckets;
         const size_t at = static_cast<size_t>(b);
-        mine[at] = BytesOfBucket(comm.rank(), b);
-        sizes[at].assign(static_cast<size_t>(n), static_cast<int64_t>(mine[at].size()));
-        all[at].resize(mine[at].size() * static_cast<size_t>(n));
-        tickets[at] = comm.StartAllGatherV(mine[at], sizes[at], all[at],
-                                           {1, static_cast<int32_t>(b), "gather"});
+        numbers[at].assign(static_cast<size_t>(700 * b), static_cast<float>(b + comm.rank()));
+        tickets[at] = comm.StartOwnSum(ViewOf(numbers[at]).mutable_raw(), DType::kF32,
+                                       {1, static_cast<int32_t>(b), "all-reduce"});
+        ASSERT_TRUE(tickets[at]);
       }
       for (int b = 0; b < kBuckets; ++b) {
         const size_t at = static_cast<size_t>(b);
         ASSERT_TRUE(tickets[at]->Wait().ok());
-        std::vector<uint8_t> expected;
-        for (int r = 0; r < n; ++r) {
-          for (const uint8_t byte : BytesOfBucket(r, b)) expected.push_back(byte);
-        }
-        ASSERT_EQ(all[at], expected) << "bucket " << b;
+        EXPECT_EQ(numbers[at], std::vector<float>(numbers[at].size(),
+                                                  static_cast<float>(n * b + n * (n - 1) / 2)));
       }
     }
+    double wide = comm.rank() + 0x1p-40;
+    const MutableByteSpan bytes(reinterpret_cast<uint8_t*>(&wide), sizeof(wide));
+    ASSERT_TRUE(comm.StartOwnSum(bytes, DType::kF64, {})->Wait().ok());
+    EXPECT_EQ(wide, n * (n - 1) / 2 + n * 0x1p-40);
   });
 }
 
@@ -84,6 +84,17 @@ TEST_P(NcclVerbs, ThousandSmallOperationsStayInOrder) {
       for (size_t r = 0; r < n; ++r)
         ASSERT_EQ(all[r], static_cast<uint8_t>(i + 3 * static_cast<int>(r)));
     }
+  });
+}
+
+// NCCL's own collectives are those of all its ranks.
+TEST(NcclParts, HaveNoOwnSums) {
+  fake_gpu::Reset();
+  RunNcclRanks(4, [](Communicator& comm) {
+    auto part = comm.Split(comm.rank() / 2);
+    ASSERT_TRUE(part.ok()) << part.status();
+    std::vector<float> numbers(10);
+    EXPECT_EQ((*part)->StartOwnSum(ViewOf(numbers).mutable_raw(), DType::kF32, {}), nullptr);
   });
 }
 
@@ -174,6 +185,42 @@ TEST(NcclCommunicator, CountsWhatLeavesTheRank) {
     EXPECT_EQ(sent([&] { return comm.AllToAllV(all, sizes, received, sizes, {}); }), 20 + beside);
     EXPECT_EQ(sent([&] { return comm.Broadcast(all, 1, {}); }),
               (comm.rank() == 1 ? 60 : 0) + beside);
+    std::vector<float> numbers(30);
+    const auto own_sum = [&] {
+      return comm.StartOwnSum(ViewOf(numbers).mutable_raw(), DType::kF32, {})->Wait();
+    };
+    EXPECT_EQ(sent(own_sum), 2 * 120 * 2 / 3 + beside);  // as round a ring
+  });
+}
+
+// What sums go over the communicator's own all-reduce: the last ranks' terms first, here.
+TEST(NcclExchanges, LibrarySumsAreNcclsOwn) {
+  fake_gpu::Reset();
+  const RawCodec codec;
+  const std::vector<TensorSpec> specs = {TestSpec(0, {33, 17}), TestSpec(1, {5})};
+  RunNcclRanks(3, [&](Communicator& comm) {
+    ExchangeRunner runner(comm);
+    const auto means = runner.Run(specs, codec, FindExchange("library"));
+    ASSERT_TRUE(means.ok()) << means.status();
+    for (const TensorSpec& spec : specs) {
+      for (size_t i = 0; i < static_cast<size_t>(spec.numel()); ++i) {
+        float sum = 0;
+        for (int r = 3; r-- > 0;) sum += TestValue(r, spec.id, static_cast<int64_t>(i));
+        ASSERT_EQ((*means)[spec.id][i], sum * (1.0f / 3));
+      }
+    }
+  });
+  EXPECT_EQ(fake_gpu::NumMismatched(), 0);
+}
+
+TEST(NcclExchanges, SparseSumsAreRefused) {
+  fake_gpu::Reset();
+  RunNcclRanks(2, [](Communicator& comm) {
+    ExchangeRunner runner(comm);
+    const auto means = runner.Run({TestSpec(0, {40})}, NonzeroCodec(), Merge::kSparse);
+    EXPECT_EQ(std::string(means.status().message()),
+              "compressor.merge = \"sparse\" adds lists in the host's memory, which \"nccl\" does "
+              "not carry; take \"gather\"");
   });
 }
 
@@ -190,7 +237,7 @@ TEST(NcclExchanges, GiveTheBitsOfThreads) {
       }
     }
     for (const Merge merge : (*codec)->traits().merges) {
-      if (!FindExchange(merge)) continue;
+      if (!FindExchange(merge) || merge == Merge::kSparse) continue;  // lists are the host's
       const auto run = [&](Communicator& comm, std::vector<std::vector<float>>* out) {
         ExchangeRunner runner(comm);
         auto means = runner.Run(specs, **codec, merge);

@@ -152,7 +152,7 @@ class SimulatedRanks {
       codec_context.world_size = sim.size();
       codec_context.state = &codec_state;
       codec_context.scratch = sim.scratch_[static_cast<size_t>(rank)].get();
-      feedback_context = {&sim.spec_, nullptr, &feedback_state, sim.step_};
+      feedback_context = {&sim.spec_, nullptr, &feedback_state, sim.step_, codec_context.scratch};
     }
   };
 

@@ -192,5 +192,31 @@ TEST(Elementwise, CastResidualKeepsWhatTheCastDropped) {
   });
 }
 
+TEST(Elementwise, SumsBytesTakesTheLargerAndClears) {
+  OnEverySimdTarget([] {
+    for (const size_t n : kSizes) {
+      std::vector<uint8_t> bytes(n), more(n), sums(n);
+      for (size_t i = 0; i < n; ++i) {
+        bytes[i] = static_cast<uint8_t>(i * 37), more[i] = static_cast<uint8_t>(i * 91 + 5);
+        sums[i] = static_cast<uint8_t>(bytes[i] + more[i]);
+      }
+      kernels::AddBytes(bytes, more);
+      EXPECT_EQ(bytes, sums);
+      const std::vector<float> x = AwkwardFloats(n, 11);
+      std::vector<float> y = RandomFloats(n, 12), larger = x, cleared = x;
+      for (size_t i = 0; i < n; i += 5) y[i] = i % 2 ? NAN : i % 4 ? 0.0f : -0.0f;
+      std::vector<float> want_larger = x, want_cleared = x;
+      for (size_t i = 0; i < n; ++i) {
+        want_larger[i] = std::max(x[i], y[i]);
+        if (y[i] != 0) want_cleared[i] = 0;
+      }
+      kernels::TakeLarger(larger, y);
+      kernels::ZeroWhere(cleared, y);
+      EXPECT_EQ(Bits(larger), Bits(want_larger));
+      EXPECT_EQ(Bits(cleared), Bits(want_cleared));
+    }
+  });
+}
+
 }  // namespace
 }  // namespace tw

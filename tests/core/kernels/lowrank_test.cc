@@ -109,5 +109,49 @@ TEST(Orthonormalize, KeepsTheFirstColumnsDirection) {
   EXPECT_FLOAT_EQ(p[3], -0.6f);
 }
 
+TEST(UnitRows, AreScaledOrDrawnWhereThereIsNoDirection) {
+  const int64_t rows = 4, cols = 37;
+  const size_t n = static_cast<size_t>(cols);
+  std::vector<float> from = RandomFloats(4 * n, 5, 1e-30f);  // their squares are no floats
+  std::fill_n(from.begin() + cols, n, 0.0f);
+  from[3 * n + 1] = NAN;
+  std::vector<float> to(4 * n), drawn(4 * n), raw(4 * n);
+  kernels::UnitRows(from.data(), rows, cols, 77, to.data());
+  kernels::UnitRows(nullptr, rows, cols, 77, drawn.data());
+  kernels::DrawUniform(raw, 77, 0);
+  for (size_t k = 0; k < 4; ++k) {
+    const bool own = k % 2 == 0;
+    const float* source = own ? from.data() + k * n : raw.data() + k * n;
+    double square = 0, squares_of_source = 0;
+    for (size_t j = 0; j < n; ++j) {
+      square += double{to[k * n + j]} * to[k * n + j];
+      squares_of_source += double{source[j]} * source[j];
+    }
+    EXPECT_NEAR(square, 1.0, 1e-6);
+    for (size_t j = 0; j < n; ++j) {
+      EXPECT_NEAR(to[k * n + j], source[j] / std::sqrt(squares_of_source), 1e-6);
+      if (!own) EXPECT_EQ(to[k * n + j], drawn[k * n + j]);
+      EXPECT_LT(std::fabs(raw[k * n + j]), 0.5f);
+    }
+  }
+  std::vector<float> same = from;
+  kernels::UnitRows(same.data(), rows, cols, 77, same.data());
+  EXPECT_EQ(same, to);
+}
+
+TEST(UnitRows, DrawsGoOnWhereTheLastEnded) {
+  std::vector<float> all(20), second(12);
+  kernels::DrawUniform(all, 3, 0);
+  kernels::DrawUniform(second, 3, 8);
+  EXPECT_TRUE(std::equal(second.begin(), second.end(), all.begin() + 8));
+}
+
+TEST(Transpose, Scales) {
+  const std::vector<float> from = {1, 2, 3, 4, 5, 6};
+  std::vector<float> to(6);
+  kernels::TransposeScaled(from.data(), 2, 3, 2.0f, to.data());
+  EXPECT_EQ(to, (std::vector<float>{2, 8, 4, 10, 6, 12}));
+}
+
 }  // namespace
 }  // namespace tw::kernels

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -69,6 +70,39 @@ TEST(SharedScale, RotationSpreadsASpike) {
   x[17] = 16;
   Rotate(x, 3, 0);
   for (const float y : x) EXPECT_EQ(std::fabs(y), 1.0f);
+}
+
+TEST(SharedScale, WholeMessagesGoBlockByBlock) {
+  for (const size_t n : {0, 5, 8, 1000, 4096 + 32}) {
+    const int64_t block = 512;
+    const std::vector<float> x = RandomFloats(n, n);
+    std::vector<float> scales((n + 511) / 512), values(n), rotated = x;
+    std::vector<int8_t> codes(n);
+    const int levels = 31;
+    LargestOfBlocks(x, block, scales);
+    RoundToCodes(x, block, scales, levels, 6, 70, codes);
+    ValuesOfCodes(codes, block, scales, levels, values);
+    for (size_t at = 0; at < n; at += 512) {
+      const std::span<const float> part = std::span(x).subspan(at, std::min<size_t>(512, n - at));
+      const float scale = LargestMagnitude(part);
+      EXPECT_EQ(scales[at / 512], scale);
+      std::vector<int16_t> wide(part.size());
+      RoundToLevels(part, scale, levels, 6, 70 + at, wide);
+      for (size_t i = 0; i < part.size(); ++i) {
+        EXPECT_EQ(codes[at + i], wide[i]);
+        EXPECT_EQ(values[at + i], LevelStep(scale, levels) * static_cast<float>(wide[i]));
+      }
+    }
+    if (n % 512 != 0 && n % 512 != 8 && n % 512 != 32) continue;  // no power of two
+    RotateBlocks(rotated, block, 9, 70);
+    std::vector<float> expected = x;
+    for (size_t at = 0; at < n; at += 512) {
+      Rotate(std::span(expected).subspan(at, std::min<size_t>(512, n - at)), 9, 70 + at);
+    }
+    EXPECT_EQ(rotated, expected);
+    RotateBlocksBack(rotated, block, 9, 70);
+    for (size_t i = 0; i < n; ++i) EXPECT_NEAR(rotated[i], x[i], 1e-5);
+  }
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 namespace tw {
 namespace {
 
+using kernels::SignMeans;
+
 TEST(Signs, PacksBitsAndSumsLikeThePlainLoop) {
   OnEverySimdTarget([] {
     for (const size_t n : kSizes) {
@@ -64,6 +66,40 @@ TEST(Signs, SeesBitsBehindTheEnd) {
   EXPECT_TRUE(kernels::SignPaddingIsZero(bits, 12));
   EXPECT_FALSE(kernels::SignPaddingIsZero(bits, 11));
   EXPECT_TRUE(kernels::SignPaddingIsZero(bits, 16));
+}
+
+TEST(Signs, EncodesWithOneMeanOrOneForEachSign) {
+  // |3| + |-1| + |2| + |-4| + 0 over five; 5/3 of what is >= 0 and -5/2 of what is < 0.
+  const std::vector<float> x = {3, -1, 2, -4, 0};
+  for (const SignMeans means : {SignMeans::kOne, SignMeans::kEach}) {
+    const size_t count = static_cast<size_t>(means);
+    const float plus = means == SignMeans::kOne ? 2.0f : 5.0f / 3.0f;
+    const float minus = means == SignMeans::kOne ? -2.0f : -2.5f;
+    std::vector<float> buffer = {1, 1, 1, 1, 1};
+    const std::vector<float> addend = {2, -2, 1, -5, -1};
+    std::vector<uint8_t> body(1 + 4 * count + 1, 0xCC);  // at an odd address
+    uint8_t* const mean_bytes = body.data() + 1;
+    uint8_t* const bits = mean_bytes + 4 * count;
+    kernels::EncodeSigns({buffer, addend.data(), 1.0f}, means, mean_bytes, bits);
+    EXPECT_EQ(*bits, 0b01010);
+    EXPECT_EQ(LoadLE<float>(mean_bytes), plus);
+    if (count == 2) EXPECT_EQ(LoadLE<float>(mean_bytes + 4), minus);
+    std::vector<float> out(5, 10.0f);
+    kernels::DecodeSignsAdd(out, 0.5f, means, mean_bytes, bits);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float decoded = x[i] < 0 ? minus : plus;
+      EXPECT_EQ(buffer[i], x[i] - decoded);
+      EXPECT_EQ(out[i], 10.0f + 0.5f * decoded);
+    }
+  }
+}
+
+TEST(Signs, AMeanOfNoneIsZero) {
+  std::vector<float> x = {1, 3};
+  uint8_t means[8], bits;
+  kernels::EncodeSigns({x}, SignMeans::kEach, means, &bits);
+  EXPECT_EQ(LoadLE<float>(means), 2.0f);
+  EXPECT_EQ(LoadLE<float>(means + 4), 0.0f);
 }
 
 }  // namespace

@@ -238,5 +238,42 @@ TEST(IndexPack, RefusesOrderRangeAndPadding) {
   EXPECT_FALSE(kernels::AscendingBelow(padded, 5, 3, 20));
 }
 
+TEST(IndexPack, ListsTravelExactlyOrOnGrids) {
+  for (const size_t k : {0, 1, 8, 255, 256, 300}) {
+    const size_t n = 3 * k + 1;
+    const int bits = kernels::IndexBits(n);
+    const std::vector<float> x = RandomFloats(k, k);
+    std::vector<kernels::IndexedValue> list;
+    for (size_t j = 0; j < k; ++j) {
+      list.push_back(kernels::MakeIndexedValue(static_cast<uint32_t>(3 * j), x[j]));
+    }
+    std::vector<uint8_t> packed(kernels::PackedIndexBytes(k, bits)), values(4 * k);
+    kernels::PackEntries(list, bits, packed.data(), values.data());
+    EXPECT_TRUE(kernels::AscendingBelow(packed, bits, k, n));
+    std::vector<float> out(n, 1.0f);
+    kernels::AddAtIndices(out, 2.0f, packed, bits, k, values.data());
+    for (size_t j = 0; j < k; ++j) EXPECT_EQ(out[3 * j], 1.0f + 2.0f * x[j]);
+
+    for (const int value_bits : {2, 4, 8, 16}) {
+      for (const size_t group : {size_t{256}, std::max<size_t>(k, 1)}) {
+        std::vector<uint8_t> indices(packed.size()),
+            grids(kernels::GridBytes(k, group, value_bits));
+        std::vector<float> residual(n, 7.0f), decoded(n, 0.0f);
+        kernels::PackEntriesOnGrids(list, residual, bits, indices.data(), value_bits, group,
+                                    grids.data());
+        EXPECT_EQ(indices, packed);
+        kernels::AddAtIndicesFromGrids(decoded, 1.0f, indices, bits, k, value_bits, group,
+                                       grids.data());
+        for (size_t j = 0; j < k; ++j) {
+          EXPECT_NEAR(residual[3 * j] + decoded[3 * j], x[j], 1e-6);
+          EXPECT_LE(std::fabs(residual[3 * j]), std::fabs(x[j]));
+          EXPECT_EQ(residual[3 * j + 1], 7.0f);
+          EXPECT_EQ(decoded[3 * j + 1], 0.0f);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tw

@@ -1,0 +1,90 @@
+#include "launch/choose_device.h"
+
+#include <algorithm>
+
+#include "launch/torch_cuda.h"
+
+namespace tw {
+namespace {
+
+// Why this rank has no GPU of its own that it could use; empty when it has one.
+std::string WhyNot(const DeviceModule& devices, const World& world) {
+  if (!devices.module) return devices.reason;
+  const int count = static_cast<int>(devices.devices.size());
+  if (world.local_rank() >= count) {
+    return std::to_string(world.local_size()) + " ranks on " + world.host() + ", which has " +
+           std::to_string(count) + (count == 1 ? " GPU" : " GPUs");
+  }
+  const Status torch = LoadTorchCuda();
+  return torch.ok() ? "" : std::string(torch.message());
+}
+
+}  // namespace
+
+Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
+                        const DeviceModule& devices, World& world, std::string* note) {
+  const bool nccl = comm.backend == "nccl";
+  if (train.device == "cpu" && nccl) {
+    return ConfigError(
+        "comm.backend = nccl carries gradients between GPUs, and train.device = cpu keeps them in "
+        "the host's memory: use mpi");
+  }
+  if (train.device == "cpu") return OkStatus();
+  const std::string why = WhyNot(devices, world);
+  const bool must = train.device == "cuda" || nccl;
+  if (must) {
+    const std::string setting =
+        train.device == "cuda" ? "train.device = cuda: " : "comm.backend = nccl: ";
+    TW_RETURN_IF_ERROR(world.AgreeOn(why.empty() ? OkStatus() : DataError(setting + why)));
+    return world.OpenDevice(devices, comm.backend, comm.timeout_s);
+  }
+  std::vector<int64_t> able;
+  TW_RETURN_IF_ERROR(world.lane().Run([&]() -> Status {
+    TW_ASSIGN_OR_RETURN(able, world.comm().AllGatherInt(why.empty() ? 1 : 0, {0, -1, "devices"}));
+    return OkStatus();
+  }));
+  const auto without = std::find(able.begin(), able.end(), 0);
+  if (without == able.end()) return world.OpenDevice(devices, comm.backend, comm.timeout_s);
+  if (!devices.devices.empty()) {
+    *note = "train.device = auto: tensors lie in the host's memory; " +
+            (why.empty() ? "rank " + std::to_string(without - able.begin()) + " has no GPU to use"
+                         : why);
+  }
+  return OkStatus();
+}
+
+std::string DeviceName(const DeviceModule& devices, const World& world) {
+  if (!world.device().memory) return "";
+  return devices.devices[static_cast<size_t>(world.local_rank())];
+}
+
+Status CheckOnDevice(const Settings& s, const Assembly& a) {
+  const std::string cpu = "; train.device = cpu works";
+  if (s.strategy != "sync") {
+    return ConfigError("strategy.name = \"" + s.strategy + "\" moves tensors on the host" + cpu);
+  }
+  if (a.planner) {
+    return ConfigError("planner.name = \"" + s.planner + "\" measures on the host" + cpu);
+  }
+  for (const ParameterPlan& p : a.plan->parameters()) {
+    if (p.spec.dtype == DType::kF64) {
+      return ConfigError("parameter " + p.spec.name + " is fp64, which no kernel on a GPU takes" +
+                         cpu);
+    }
+    if (const char* why = p.route.codec->traits().host_only) {
+      return ConfigError("compressor.name = \"" + p.route.compressor + "\": " + why + cpu);
+    }
+    if (p.route.exchange->merge() == Merge::kSparse) {
+      return ConfigError("compressor.merge = \"sparse\" adds lists on the host" + cpu);
+    }
+  }
+  for (const ParameterPlan& p : a.plan->parameters()) {
+    TensorSpec spec = p.spec;
+    if (a.masters != Masters::kNone && spec.dtype == DType::kBF16) spec.dtype = DType::kF32;
+    const Status step = a.optimizer->CheckOnDevice(spec, a.treatments[spec.id]);
+    if (!step.ok()) return ConfigError(std::string(step.message()) + cpu);
+  }
+  return OkStatus();
+}
+
+}  // namespace tw

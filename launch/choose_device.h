@@ -1,0 +1,26 @@
+#pragma once
+// train.device: whether this run's tensors lie on GPUs.
+
+#include <string>
+
+#include "launch/compose.h"
+#include "launch/device_module.h"
+#include "launch/settings.h"
+#include "launch/world.h"
+
+namespace tw {
+
+// Opens the device that train.device and comm.backend ask for, or none; LibTorch's part of it is
+// loaded. auto: GPUs when each rank has one of its own and everything needed is there, else the
+// host's memory; *note says why where there are GPUs and they are not used. Collective; the same
+// verdict on all ranks.
+Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
+                        const DeviceModule& devices, World& world, std::string* note);
+
+// What the chosen device is called in logs and checkpoints: "NVIDIA H200"; empty for the host.
+std::string DeviceName(const DeviceModule& devices, const World& world);
+
+// ConfigError in one line about the first thing of a run that does not work on a device.
+Status CheckOnDevice(const Settings& settings, const Assembly& assembly);
+
+}  // namespace tw
