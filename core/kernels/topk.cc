@@ -251,6 +251,7 @@ size_t TopKScratch(size_t numel, size_t k) {
 
 std::span<const IndexedValue> TakeTopK(const MessageView& message, size_t k,
                                        std::span<IndexedValue> scratch) {
+  if (DeviceKernels* device = OnDevice()) return device->TakeTopK(message, k, scratch);
   const std::span<float> buffer = message.buffer;
   TW_CHECK_LE(k, buffer.size());
   TW_CHECK_GE(scratch.size(), TopKScratch(buffer.size(), k));
@@ -302,6 +303,7 @@ std::span<const IndexedValue> TakeTopKNear(const MessageView& message, size_t k,
 
 size_t TakeAbove(const MessageView& message, float threshold, std::span<IndexedValue> scratch) {
   TW_CHECK_GE(scratch.size(), kTakeSlack);
+  if (DeviceKernels* device = OnDevice()) return device->TakeAbove(message, threshold, scratch);
   bool overflow = false;
   const uint32_t bound = MagnitudeBits(threshold) + 1;
   const size_t count =

@@ -1,13 +1,398 @@
-#include <gtest/gtest.h>
-#include "tests/cuda/emulation/emulated_device.h"
+// Rows, moves, marks, memory and errors of a device's queue.
+#include <thread>
+
 #include "core/kernels/elementwise.h"
+#include "core/kernels/feedback.h"
+#include "core/kernels/natural.h"
+#include "core/kernels/optimizer.h"
+#include "core/kernels/quantize.h"
+#include "core/kernels/reduce.h"
+#include "core/kernels/subset.h"
+#include "core/kernels/topk.h"
+#include "tests/cuda/queue_fixture.h"
+
 namespace tw {
-TEST(Queue, Smoke) {
-  EmulatedDevice device;
-  auto queue = device.NewQueue();
-  DeviceBuffer<float> x(device, std::vector<float>(5000, 1.5f));
-  { DeviceScope scope(queue.get()); kernels::Scale(x.span(), 2); }
-  EXPECT_EQ(x.Values(), std::vector<float>(5000, 3.0f));
-  EXPECT_TRUE(queue->Wait().ok());
+namespace {
+
+struct Tensor {
+  Both<float> x, y;
+};
+
+class Queue : public QueueTest {
+ protected:
+  std::vector<Tensor> Tensors() {
+    std::vector<Tensor> out;
+    for (const size_t n : QueueSizes()) out.push_back({Floats(n, n), Floats(n, n + 1)});
+    return out;
+  }
+  static void ExpectSame(const std::vector<Tensor>& tensors) {
+    for (const Tensor& t : tensors) {
+      EXPECT_TRUE(t.x.Same());
+      EXPECT_TRUE(t.y.Same());
+    }
+  }
+};
+using QueueDeathTest = Queue;
+
+TEST_F(QueueDeathTest, TheHostCannotTouchTheDevicesMemory) {
+  const DeviceBuffer<float> x(device_, std::vector<float>{1, 2, 3});
+  EXPECT_EQ(x.Values(), (std::vector<float>{1, 2, 3}));
+  GTEST_FLAG_SET(death_test_style, "fast");
+  EXPECT_DEATH(*const_cast<volatile float*>(x.data()) = 1.0f, "");
+  EXPECT_DEATH(kernels::Scale(x.span(), 2.0f), "");  // no scope: the host's kernel
+  EXPECT_DEATH(
+      {
+        const DeviceScope scope(queue_.get());
+        kernels::AllFinite(x.span());
+      },
+      "check failed");
+  std::vector<float> host(3);
+  EXPECT_DEATH(
+      {
+        const DeviceScope scope(queue_.get());
+        kernels::AddInPlace(x.span(), 1.0f, host);
+        queue_->Wait().IgnoreError();
+      },
+      "an address of the host");
 }
+
+TEST_F(Queue, ACallIsDoneAtOnceOutsideOfRows) {
+  Both<float> x = Floats(5000, 1), y = Floats(5000, 2);
+  const int64_t before = emulation::LaunchCount();
+  OnBoth([&] {
+    kernels::Scale(x.span(), 2.0f);
+    kernels::AddInPlace(x.span(), 0.5f, y.span());
+  });
+  EXPECT_EQ(emulation::LaunchCount() - before, 2);
+  EXPECT_TRUE(x.Same());
 }
+
+TEST_F(Queue, CallsAtThePlaceOfARowAreOneLaunch) {
+  std::vector<Tensor> tensors = Tensors();
+  EXPECT_EQ(Together(tensors,
+                     [](Tensor& t) {
+                       kernels::Scale(t.x.span(), 3.0f);
+                       kernels::AddInPlace(t.y.span(), 2.0f, t.x.span());
+                       kernels::ErrorMemory(t.x.span(), t.y.span(), 0.9f);
+                     }),
+            3);
+  ExpectSame(tensors);
+}
+
+TEST_F(Queue, OtherKernelsAndOtherArgumentsAreLaunchesOfTheirOwn) {
+  std::vector<Tensor> tensors = Tensors();
+  // At place 0: two kernels, one of them with two arguments.
+  EXPECT_EQ(Together(tensors,
+                     [](Tensor& t) {
+                       if (t.x.size() < 100) return kernels::Scale(t.x.span(), 2.0f);
+                       const float keep = t.x.size() % 2 ? 0.5f : 0.25f;
+                       kernels::ErrorMemory(t.x.span(), t.y.span(), keep);
+                     }),
+            3);
+  ExpectSame(tensors);
+  EXPECT_EQ(Together(tensors, [](Tensor&) {}), 0);
+}
+
+TEST_F(Queue, RowsMayBeOfUnequalLengthsAndKeepTheirOrder) {
+  std::vector<Tensor> tensors = Tensors();
+  EXPECT_EQ(Together(tensors,
+                     [](Tensor& t) {
+                       for (size_t i = 0; i <= t.x.size() % 5; ++i) {
+                         kernels::AddInPlace(t.x.span(), 0.5f, t.y.span());
+                         kernels::AddInPlace(t.y.span(), 0.25f, t.x.span());
+                       }
+                     }),
+            2 * 5);
+  ExpectSame(tensors);
+}
+
+TEST_F(Queue, RowsWithinRowsStartWhereTheyAre) {
+  struct Group {
+    Both<float> shared;
+    std::vector<Both<float>> own;
+  };
+  std::vector<Group> groups;
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    Group group{Floats(70, seed), {}};
+    for (uint64_t i = 0; i < 4; ++i) group.own.push_back(Floats(70, 10 * seed + i));
+    groups.push_back(std::move(group));
+  }
+  const auto work = [](Group& group) {
+    kernels::Scale(group.shared.span(), 1.5f);  // place 0
+    {
+      tw::Together inner;
+      for (size_t i = 0; i < group.own.size(); ++i) {
+        inner.Next();
+        kernels::AddInPlace(group.own[i].span(), 2.0f, group.shared.span());  // 1
+        if (i == 2) kernels::Scale(group.own[i].span(), 0.5f);                // 2
+      }
+    }
+    kernels::AddInPlace(group.shared.span(), 1.0f, group.own[2].span());  // 3, behind the furthest
+  };
+  EXPECT_EQ(Together(groups, work), 4);
+  for (const Group& group : groups) {
+    EXPECT_TRUE(group.shared.Same());
+    for (const auto& own : group.own) EXPECT_TRUE(own.Same());
+  }
+}
+
+TEST_F(Queue, NumbersForTheHostMayBeAskedForInTheMiddleOfRows) {
+  std::vector<Tensor> tensors = Tensors();
+  std::vector<float> seen;
+  const auto work = [&](Tensor& t) {
+    kernels::Scale(t.x.span(), 3.0f);
+    if (t.x.size() == 1000)
+      seen.push_back(GetNumber<float>(reinterpret_cast<uint8_t*>(t.x.data())));
+    kernels::AddInPlace(t.x.span(), 1.0f, t.y.span());
+    kernels::Scale(t.y.span(), 0.5f);
+  };
+  EXPECT_GT(Together(tensors, work), 3);
+  ExpectSame(tensors);
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_EQ(seen[0], seen[1]);
+}
+
+TEST_F(Queue, BytesAreCopiedAndClearedAtAnyAddress) {
+  struct Piece {
+    Both<uint8_t> to, from, cleared;
+    size_t bytes;
+  };
+  std::vector<Piece> pieces;
+  for (const size_t bytes : {0, 1, 3, 15, 16, 17, 255, 4096, 16384, 16385, 40000}) {
+    for (const size_t offset : {0, 1, 4, 16, 37}) {
+      std::vector<uint8_t> values(bytes + 64);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint8_t>(i * 7 + offset);
+      pieces.push_back({Bytes(bytes + 64, offset), New(values, bytes % 5 == 0 ? 4 : 1),
+                        New(values, offset), bytes});
+    }
+  }
+  const auto work = [](Piece& p) {
+    CopyBytes(p.to.data() + 8, p.from.data() + 4, p.bytes);
+    ZeroBytes(p.cleared.data() + 16, p.bytes);
+    const std::vector<uint8_t> few(p.bytes % 17, 0x5A), many(p.bytes % 3000, 0x77);
+    PutBytes(p.to.data(), few.data(), few.size());
+    PutBytes(p.from.data(), many.data(), many.size());
+    PutNumber(p.cleared.data() + 3, 0x0123456789ABCDEFull);
+  };
+  // Whatever is copied, put or cleared is one launch a place.
+  EXPECT_EQ(Together(pieces, work), 5);
+  for (const Piece& p : pieces) EXPECT_TRUE(p.to.Same() && p.from.Same() && p.cleared.Same());
+  for (Piece& p : pieces) OnBoth([&] { work(p); });
+  for (const Piece& p : pieces) EXPECT_TRUE(p.to.Same() && p.from.Same() && p.cleared.Same());
+}
+
+TEST_F(Queue, TheHostsMemoryIsFreeWhenPutReturns) {
+  std::vector<Both<uint8_t>> to;
+  for (int i = 0; i < 40; ++i) to.push_back(Bytes(200000 + 7919 * static_cast<size_t>(i % 7), 1));
+  to.push_back(Bytes(5000000));
+  const auto work = [](Both<uint8_t>& x) {
+    static uint8_t turn = 0;
+    std::vector<uint8_t> host(x.size(), static_cast<uint8_t>(turn = (turn + 1) % 41));
+    PutBytes(x.data(), host.data(), host.size());
+    std::fill(host.begin(), host.end(), uint8_t{0xFF});
+  };
+  Together(to, work);
+  for (const auto& x : to) EXPECT_TRUE(x.Same());
+}
+
+TEST_F(Queue, TheRingComesRoundManyTimes) {
+  Both<float> x = Floats(3, 1);
+  std::vector<Both<float>> many;
+  for (int i = 0; i < 1500; ++i) many.push_back(Floats(5, static_cast<uint64_t>(i)));
+  for (int step = 0; step < 40; ++step) {  // a table of some 50 kB each, 2 MB in all and more
+    const float factor = 1.0f + 0.001f * static_cast<float>(step);
+    Together(many, [&](Both<float>& t) { kernels::Scale(t.span(), factor); });
+  }
+  const DeviceScope scope(queue_.get());
+  for (int i = 0; i < 12000; ++i) queue_->Scale(x.span(), i % 2 ? 2.0f : 0.5f);
+  EXPECT_TRUE(queue_->Wait().ok());
+  EXPECT_TRUE(x.Same());
+  for (const auto& t : many) EXPECT_TRUE(t.Same());
+}
+
+TEST_F(Queue, TablesMayBeLargerThanTheRing) {
+  std::vector<Both<float>> many;
+  for (int i = 0; i < 9000; ++i) many.push_back(Floats(2, static_cast<uint64_t>(i)));
+  EXPECT_EQ(Together(many, [](Both<float>& t) { kernels::Scale(t.span(), 3.0f); }), 1);
+  for (const auto& t : many) EXPECT_TRUE(t.Same());
+  // Bytes that wait in the ring while it grows.
+  std::vector<uint8_t> bytes(100000, 0x42);
+  Both<uint8_t> to = Bytes(bytes.size());
+  OnBoth([&] {
+    tw::Together together;
+    together.Next();
+    PutBytes(to.data(), bytes.data(), bytes.size());
+    for (int round = 0; round < 3; ++round) {
+      for (auto& t : many) {
+        together.Next();
+        kernels::Scale(t.span(), 0.5f);
+      }
+      for (int i = 0; i < 20; ++i) kernels::Scale(many[0].span(), 1.5f);
+    }
+  });
+  EXPECT_TRUE(to.Same());
+}
+
+TEST_F(Queue, NothingIsAllocatedAfterTheFirstStep) {
+  std::vector<Tensor> tensors = Tensors();
+  Both<kernels::IndexedValue> list = New(std::vector<kernels::IndexedValue>(4096 + 64));
+  Both<uint8_t> body = Bytes(20000);
+  kernels::QuantizeSpec spec;
+  const kernels::AdamWCoefficients<float> c = {1, 1, 0.9f, 0.1f, 0.99f, 0.01f, 0.1f, 1, 1e-8f};
+  const auto step = [&] {
+    OnDevice([&] {
+      {
+        tw::Together together;
+        for (Tensor& t : tensors) {
+          together.Next();
+          kernels::AdamWStep(t.x.span(), t.y.span(), t.x.span(), t.y.span(), c);
+          kernels::Scale(t.x.span(), 0.5f);
+        }
+      }
+      kernels::Quantize({tensors.back().x.span()}, spec, {}, body.data());
+      kernels::TakeTopK({tensors.back().x.span()}, 10, list.span());
+      queue_->CheckFinite(tensors.back().x.view(DType::kF32));
+      queue_->TakeAllFinite();
+      const auto mark = queue_->Mark();
+      mark->reached();
+    });
+  };
+  step();
+  const int64_t before = emulation::CountsOfRuntime().allocations;
+  for (int i = 0; i < 50; ++i) step();
+  EXPECT_EQ(emulation::CountsOfRuntime().allocations, before);
+}
+
+TEST_F(Queue, AFlushIsOneCopyToTheDevice) {
+  std::vector<Tensor> tensors = Tensors();
+  const int64_t before = emulation::CountsOfRuntime().copies;
+  const kernels::AdamWCoefficients<float> c = {1, 1, 0.9f, 0.1f, 0.99f, 0.01f, 0.1f, 1, 1e-8f};
+  std::vector<Tensor> moments = Tensors();
+  OnDevice([&] {
+    tw::Together together;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      together.Next();
+      kernels::AdamWStep(tensors[i].x.span(), tensors[i].y.span(), moments[i].x.span(),
+                         moments[i].y.span(), c);
+      kernels::Scale(tensors[i].x.span(), 0.5f);
+      ZeroBytes(tensors[i].y.data(), tensors[i].y.size() * sizeof(float));
+    }
+  });
+  EXPECT_EQ(emulation::CountsOfRuntime().copies - before, 1);
+}
+
+TEST_F(Queue, MarksAreReachedLaterAndOrderQueues) {
+  const auto other = device_.NewQueue();
+  Both<float> x = Floats(5000, 1), y = Floats(5000, 2);
+  std::unique_ptr<DeviceMark> mark;
+  {
+    const DeviceScope scope(queue_.get());
+    kernels::Scale(x.span(), 2.0f);
+    kernels::Scale(x.span(), 3.0f);
+    mark = queue_->Mark();
+  }
+  EXPECT_FALSE(mark->reached());
+  {
+    const DeviceScope scope(other.get());
+    other->After(*mark);
+    kernels::AddInPlace(y.span(), 1.0f, x.span());
+  }
+  EXPECT_TRUE(other->Wait().ok());  // which has made the first queue work
+  EXPECT_TRUE(mark->reached());
+  kernels::Scale(x.span(), 2.0f);
+  kernels::Scale(x.span(), 3.0f);
+  kernels::AddInPlace(y.span(), 1.0f, x.span());
+  EXPECT_TRUE(y.Same());
+  // Of what has not been told anything, at once; and it comes about by looking.
+  const DeviceScope scope(queue_.get());
+  EXPECT_TRUE(queue_->Mark()->reached());
+  kernels::Scale(x.span(), 1.0f);
+  const auto later = queue_->Mark();
+  int looks = 0;
+  while (!later->reached()) ++looks;
+  EXPECT_GT(looks, 0);
+}
+
+TEST_F(Queue, PinnedCopiesArriveWithALaterMark) {
+  Both<float> x = Floats(1000, 1);
+  const DeviceScope scope(queue_.get());
+  uint8_t* pinned = queue_->AllocatePinned(x.size() * sizeof(float));
+  kernels::Scale(x.span(), 2.0f);
+  queue_->StartCopyOut(pinned, x.data(), x.size() * sizeof(float));
+  const auto mark = queue_->Mark();
+  kernels::Scale(x.span(), 2.0f);  // behind the copy
+  while (!mark->reached()) {
+  }
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(LoadLE<float>(pinned + i * sizeof(float)), 2.0f * x.host()[i]);
+  }
+  queue_->FreePinned(pinned);
+}
+
+TEST_F(Queue, TheDefaultStreamIsSharedAndEachDeviceHasItsOwn) {
+  const auto first = device_.NewQueue(kernels::QueueStream::kDefault);
+  const auto second = device_.NewQueue(kernels::QueueStream::kDefault);
+  DeviceBuffer<float> x(device_, std::vector<float>(100, 1.0f));
+  first->Scale(x.span(), 2.0f);
+  second->Scale(x.span(), 3.0f);  // in one order without a mark
+  float got = 0;
+  second->CopyOut(&got, x.data(), sizeof(got));
+  EXPECT_EQ(got, 6.0f);
+  EXPECT_FALSE(kernels::MakeDeviceMemory(99).ok());
+  const auto none = kernels::MakeDeviceQueue({99, kernels::QueueStream::kOwn, &device_.memory()});
+  EXPECT_EQ(none.status().message(), "GPU 99: invalid device ordinal");
+}
+
+TEST_F(Queue, ThreadsHaveQueuesOfTheirOwn) {
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(3);
+  for (size_t i = 0; i < wrong.size(); ++i) {
+    threads.emplace_back([this, i, &wrong] {
+      EmulatedDevice device(static_cast<int>(i));
+      const auto queue = device.NewQueue();
+      DeviceBuffer<float> x(device, std::vector<float>(6000, 1.0f));
+      for (int round = 0; round < 20; ++round) {
+        const DeviceScope scope(queue.get());
+        kernels::Scale(x.span(), 2.0f);
+        wrong[i] += GetNumber<float>(reinterpret_cast<uint8_t*>(x.data())) !=
+                    std::exp2(static_cast<float>(round + 1));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(3));
+}
+
+TEST_F(Queue, TheFirstErrorStays) {
+  DeviceBuffer<float> x(device_, std::vector<float>(100, 1.0f));
+  const DeviceScope scope(queue_.get());
+  kernels::Scale(x.span(), 2.0f);
+  emulation::FailLaunch();
+  kernels::Scale(x.span(), 2.0f);
+  Status status = queue_->Wait();
+  EXPECT_EQ(status.message(), "GPU 0: unspecified launch failure");
+  EXPECT_EQ(FaultOf(status), Fault::kData);
+  const int64_t launches = emulation::LaunchCount();
+  kernels::Scale(x.span(), 2.0f);
+  {
+    tw::Together together;
+    together.Next();
+    kernels::Scale(x.span(), 2.0f);
+    CopyBytes(x.data(), x.data() + 4, 16);
+  }
+  float got = 1;
+  GetBytes(&got, x.data(), sizeof(got));
+  EXPECT_EQ(got, 0.0f);
+  EXPECT_TRUE(queue_->Mark()->reached());
+  EXPECT_EQ(emulation::LaunchCount(), launches);
+  EXPECT_EQ(queue_->Wait(), status);
+
+  const auto other = device_.NewQueue();
+  emulation::FailCopies(true);
+  other->Scale(x.span(), 2.0f);
+  emulation::FailCopies(false);
+  EXPECT_EQ(other->Wait().message(), "GPU 0: an illegal memory access was encountered");
+}
+
+}  // namespace
+}  // namespace tw
