@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/kernels/device_kernels.h"
+#include "core/base/device.h"
 #include "core/kernels/elementwise.h"
 
 namespace tw {
@@ -19,15 +19,7 @@ void Add(std::span<float> to, std::span<const float> from) { kernels::AddInPlace
 void Add(std::span<double> to, std::span<const double> from) {  // of the host only
   for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
-void Add(std::span<uint8_t> to, std::span<const uint8_t> from) {
-  if (kernels::DeviceKernels* device = kernels::OnDevice()) return device->AddBytes(to, from);
-  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<uint8_t>(to[i] + from[i]);
-}
-// to[i] = the larger of to[i] and from[i]
-void TakeLarger(std::span<float> to, std::span<const float> from) {
-  if (kernels::DeviceKernels* device = kernels::OnDevice()) return device->TakeLarger(to, from);
-  for (size_t i = 0; i < to.size(); ++i) to[i] = std::max(to[i], from[i]);
-}
+void Add(std::span<uint8_t> to, std::span<const uint8_t> from) { kernels::AddBytes(to, from); }
 
 template <class T, class Byte>
 std::span<T> Elements(std::span<Byte> bytes) {
@@ -62,7 +54,7 @@ void AddTerms(const Terms<T>& terms, T* out) {
 void TakeLargest(const Terms<float>& terms, float* out) {
   CopyBytes(out, terms.parts, terms.count * sizeof(float));
   for (size_t r = 1; r < terms.ranks; ++r) {
-    TakeLarger({out, terms.count}, terms.Of(r, 0, terms.count));
+    kernels::TakeLarger({out, terms.count}, terms.Of(r, 0, terms.count));
   }
 }
 
@@ -229,8 +221,8 @@ class FoldOfSums : public Fold {
         if (first) {
           if (!body.empty()) std::memcpy(sum, body.data(), body.size());
         } else if (TakesLargest(call)) {
-          TakeLarger(std::span(reinterpret_cast<float*>(sum), count),
-                     std::span(reinterpret_cast<const float*>(body.data()), count));
+          kernels::TakeLarger(std::span(reinterpret_cast<float*>(sum), count),
+                              std::span(reinterpret_cast<const float*>(body.data()), count));
         } else if (type == DType::kF32) {
           tw::Add(std::span(reinterpret_cast<float*>(sum), count),
                   std::span(reinterpret_cast<const float*>(body.data()), count));

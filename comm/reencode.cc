@@ -176,25 +176,14 @@ class ReencodeExchange : public Exchange {
                            const Communicator& comm, Workspace& scratch, MutableByteSpan own) {
     const int n = comm.size();
     const float scale = 1.0f / static_cast<float>(n);
-    // Rows of a device have a mean each; the host's share the memory of the longest.
-    const bool apart = CurrentQueue() != nullptr;
-    int64_t longest = 0, total = 0;
-    for (const Segment& segment : segments) {
-      const int64_t count = ChunkOf(segment, comm.rank(), n).count;
-      longest = std::max(longest, count);
-      total += count;
-    }
-    const auto means =
-        scratch.Get<float>(kScratchExchange2, static_cast<size_t>(apart ? total : longest));
-    size_t at = 0, mean_at = 0;
+    size_t at = 0;
     Together together;
     for (const Segment& segment : segments) {
       const Chunk chunk = ChunkOf(segment, comm.rank(), n);
       if (chunk.count == 0) continue;
       const size_t bytes = static_cast<size_t>(chunk.bytes);
-      const auto mean = means.subspan(mean_at, static_cast<size_t>(chunk.count));
-      if (apart) mean_at += mean.size();
       together.Next();
+      const auto mean = scratch.Get<float>(kScratchExchange2, static_cast<size_t>(chunk.count));
       ZeroBytes(mean.data(), mean.size_bytes());
       CodecContext context = segment.context;
       context.offset = chunk.begin;

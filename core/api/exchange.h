@@ -7,8 +7,7 @@
 // Where the communicator carries memory of a device (Communicator::on_device) the thread is in a
 // DeviceScope, and bodies, means and scratch are the device's: lengths and counts lie in
 // Workspace::GetHost and travel over control(), bytes move through core/base/device.h and are added
-// by kernels. Segments are decoded as rows of a Together, so each has a CodecContext::scratch of
-// its own then.
+// by kernels, as rows of a Together where there are many.
 
 #include "core/api/communicator.h"
 #include "core/api/compressor.h"

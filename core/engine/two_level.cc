@@ -83,6 +83,7 @@ TwoLevel::TwoLevel(const Plan* plan, std::unique_ptr<Communicator> inside,
     : inside_(std::move(inside)),
       across_(std::move(across)),
       weight_(weight),
+      wide_(options.memory),
       dense_(AllDense(*plan, inside_->size())),
       inside_pipeline_(&dense_, inside_.get(), options) {
   if (across_) across_pipeline_ = std::make_unique<BucketPipeline>(plan, across_.get(), options);

@@ -32,6 +32,8 @@ struct SgdmCoefficients;
 
 class DeviceKernels : public DeviceQueue {
  public:
+  virtual void* stream() = 0;  // the cudaStream_t it works on
+
   // ---- numbers for the host ----
   // Notes when an element is NaN or infinite; fp32, fp16, bf16.
   virtual void CheckFinite(TensorView x) = 0;

@@ -118,6 +118,7 @@ void CudaQueue::Flush() {
 }
 
 void CudaQueue::LaunchNoted() {
+  CountLaunch();
   size_t table_bytes = 0, scratch_bytes = 0;
   for (const auto& place : places_) {
     for (const auto& batch : place) {
@@ -171,6 +172,7 @@ void CudaQueue::Copy(void* to, const void* from, size_t bytes) {
     return Put<CopyBytesOp>(segment);
   }
   if (bytes == 0 || !UseDevice()) return;
+  CountLaunch();
   errors_.Succeeds(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
 }
 
@@ -182,6 +184,7 @@ void CudaQueue::Zero(void* to, size_t bytes) {
     return Put<CopyBytesOp>(segment);
   }
   if (bytes == 0 || !UseDevice()) return;
+  CountLaunch();
   errors_.Succeeds(cudaMemsetAsync(to, 0, bytes, stream_));
 }
 

@@ -66,6 +66,7 @@ class CudaQueue final : public DeviceKernels {
   std::unique_ptr<DeviceMark> Mark() override;
   void After(const DeviceMark& mark) override;
   Status Wait() override;
+  void* stream() override { return static_cast<cudaStream_t>(stream_); }
   void BeginTogether() override;
   void Next() override;
   void EndTogether() override;
@@ -80,6 +81,7 @@ class CudaQueue final : public DeviceKernels {
   void Scale(std::span<float> a, float s) override;
   void AddFromBf16(std::span<float> a, float s, std::span<const uint16_t> b) override;
   void AddFromHalf(std::span<float> a, float s, std::span<const uint16_t> b) override;
+  void AddToNarrow(TensorView to, float s, TensorView from) override;
   void ConvertToBf16(std::span<const float> from, std::span<uint16_t> to) override;
   void ConvertFromBf16(std::span<const uint16_t> from, std::span<float> to) override;
   void ConvertToHalf(std::span<const float> from, std::span<uint16_t> to) override;

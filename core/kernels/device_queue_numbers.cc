@@ -107,6 +107,18 @@ void CudaQueue::AddFromHalf(std::span<float> a, float s, std::span<const uint16_
   TW_CHECK_EQ(a.size(), b.size());
   Put<Kernel<device::AddFromHalf>>(Adding(a, s, b.data()));
 }
+void CudaQueue::AddToNarrow(TensorView to, float s, TensorView from) {
+  TW_CHECK_EQ(to.numel, from.numel);
+  TW_CHECK(IsFloating(to.dtype) && IsFloating(from.dtype) && to.dtype != DType::kF32);
+  device::NarrowSumSegment segment;
+  segment.to = to.data;
+  segment.from = from.data;
+  segment.s = s;
+  segment.to_type = to.dtype;
+  segment.from_type = from.dtype;
+  segment.numel = to.numel;
+  Put<Kernel<device::AddToNarrow>>(segment);
+}
 void CudaQueue::ConvertToBf16(std::span<const float> from, std::span<uint16_t> to) {
   Put<Kernel<device::ConvertToBf16>>(Converting(from, to));
 }

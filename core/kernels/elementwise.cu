@@ -54,6 +54,20 @@ struct AddByte {
   }
 };
 
+__device__ float WideAt(DType type, const void* numbers, int64_t i) {
+  if (type == DType::kF32) return NumberAt<float>(numbers, i);
+  const uint16_t bits = NumberAt<uint16_t>(numbers, i);
+  return type == DType::kBF16 ? Bf16ToFloat(bits) : HalfToFloat(bits);
+}
+struct NarrowSum {
+  __device__ void operator()(const NarrowSumSegment& s, int64_t i) const {
+    const float sum = WideAt(s.to_type, s.to, i) + s.s * WideAt(s.from_type, s.from, i);
+    const uint16_t bits =
+        s.to_type == DType::kBF16 ? FloatToBf16(sum) : FloatToHalfSaturated(sum);
+    StoreAny(static_cast<uint8_t*>(s.to) + i * 2, bits);
+  }
+};
+
 struct Move {
   __device__ void operator()(const MessageSegment& s, int64_t i) const {
     StoreAny(s.to + i * 4, MessageAt({s.buffer, s.addend, s.scale}, i));
@@ -101,6 +115,10 @@ void TakeLarger(Table<AddSegment> table, Stream stream) { LaunchForEach(table, s
 void ZeroWhere(Table<AddSegment> table, Stream stream) { LaunchForEach(table, stream, Clear()); }
 void AddBytes(Table<AddBytesSegment> table, Stream stream) {
   LaunchForEach(table, stream, AddByte());
+}
+
+void AddToNarrow(Table<NarrowSumSegment> table, Stream stream) {
+  LaunchForEach(table, stream, NarrowSum());
 }
 
 void MoveOut(Table<MessageSegment> table, Stream stream) { LaunchForEach(table, stream, Move()); }

@@ -3,6 +3,7 @@
 //
 // Segments do not overlap unless said otherwise. Bodies lie at any address.
 
+#include "core/base/tensor_view.h"
 #include "core/kernels/device.h"
 
 namespace tw::kernels::device {
@@ -34,6 +35,19 @@ struct AddBytesSegment {
   int64_t first_tile = 0;
 };
 void AddBytes(Table<AddBytesSegment> table, Stream stream);
+
+// `to` of bf16 or fp16, `from` of either or fp32, at any address.
+struct NarrowSumSegment {
+  void* to = nullptr;
+  const void* from = nullptr;
+  float s = 1.0f;
+  DType to_type = DType::kBF16;
+  DType from_type = DType::kF32;
+  int64_t numel = 0;
+  int64_t first_tile = 0;
+};
+// to[i] = to[i] + s * from[i], in fp32, rounded once (fp16 saturates).
+void AddToNarrow(Table<NarrowSumSegment> table, Stream stream);
 
 // A message (core/kernels/message_view.h) and where its body goes, at any address.
 struct MessageSegment {

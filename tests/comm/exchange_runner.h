@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/api/exchange.h"
+#include "core/base/device.h"
 #include "core/base/frame.h"
 
 namespace tw {
@@ -33,10 +34,24 @@ inline std::vector<float> TestMessage(int rank, const TensorSpec& spec) {
   return message;
 }
 
-// One rank's memory between calls.
+// Memory of the host or of a device.
+class TestMemory {
+ public:
+  TestMemory(DeviceMemory* memory, size_t bytes) {
+    memory ? void(block_ = DeviceBlock(memory, bytes)) : host_.resize(bytes);
+  }
+  uint8_t* data() { return host_.empty() ? block_.data() : host_.data(); }
+
+ private:
+  std::vector<uint8_t> host_;
+  DeviceBlock block_;
+};
+
+// One rank's memory between calls: the host's, or a device's, in a DeviceScope then.
 class ExchangeRunner {
  public:
-  explicit ExchangeRunner(Communicator& comm) : comm_(comm) {}
+  explicit ExchangeRunner(Communicator& comm, DeviceMemory* memory = nullptr)
+      : comm_(comm), memory_(memory), bag_(memory), scratch_(memory) {}
 
   CodecContext Context(const TensorSpec& spec, int rank, int size) {
     CodecContext context;
@@ -58,23 +73,25 @@ class ExchangeRunner {
                                                 const Compressor& codec, const Exchange* exchange) {
     if (!exchange) return BugError("no such exchange");
     const size_t count = specs.size(), header = static_cast<size_t>(exchange->header_bytes(comm_));
-    std::vector<std::vector<float>> messages, means;
+    std::vector<TestMemory> messages, means, buffers;
     std::vector<Segment> segments(count);
     std::vector<std::unique_ptr<StateScope>> scopes;
-    for (size_t s = 0; s < count; ++s) {
-      messages.push_back(TestMessage(comm_.rank(), specs[s]));
-      means.emplace_back(messages[s].size(), 0.0f);
-      scopes.push_back(std::make_unique<StateScope>(&bag_, "codec/" + specs[s].name + "/"));
+    for (const TensorSpec& spec : specs) {
+      const std::vector<float> message = TestMessage(comm_.rank(), spec);
+      messages.emplace_back(memory_, 4 * message.size());
+      means.emplace_back(memory_, 4 * message.size());
+      PutBytes(messages.back().data(), message.data(), 4 * message.size());
+      ZeroBytes(means.back().data(), 4 * message.size());
+      scopes.push_back(
+          std::make_unique<StateScope>(&bag_, "codec/" + spec.name + "/", StatePlace::kTensors));
     }
     const int rounds = codec.traits().rounds;
-    std::vector<std::vector<uint8_t>> buffers(static_cast<size_t>(rounds));
     for (int round = 0; round < rounds; ++round) {
-      auto& buffer = buffers[static_cast<size_t>(round)];
       size_t room = 0;
       for (const TensorSpec& spec : specs) {
         room += header + static_cast<size_t>(codec.MaxEncodedBytes(spec, round));
       }
-      buffer.resize(room + 64);
+      const MutableByteSpan buffer(buffers.emplace_back(memory_, room + 64).data(), room + 64);
       size_t at = 0;
       for (size_t s = 0; s < count; ++s) {
         Segment& segment = segments[s];
@@ -84,22 +101,25 @@ class ExchangeRunner {
         segment.context.state = scopes[s].get();
         segment.wire_id = 77;
         segment.hop = hop_feedback ? scopes[s].get() : nullptr;
-        segment.mean = ViewOf(means[s]);
-        Message message{ViewOf(messages[s]), {}, 1.0f};
+        segment.mean = {means[s].data(), DType::kF32, specs[s].numel()};
+        Message message{{messages[s].data(), DType::kF32, specs[s].numel()}, {}, 1.0f};
         const MutableByteSpan space =
-            MutableByteSpan(buffer)
-                .subspan(at + header)
+            buffer.subspan(at + header)
                 .first(static_cast<size_t>(codec.MaxEncodedBytes(specs[s], round)));
         TW_ASSIGN_OR_RETURN(const int64_t size,
                             codec.EncodeAny(round, reduced, message, segment.context, space));
         segment.body = space.first(static_cast<size_t>(size));
         at += header + static_cast<size_t>(size);
       }
-      const MutableByteSpan send = MutableByteSpan(buffer).first(at);
-      TW_RETURN_IF_ERROR(exchange->Run(segments, send, round, round + 1 == rounds,
+      TW_RETURN_IF_ERROR(exchange->Run(segments, buffer.first(at), round, round + 1 == rounds,
                                        {kTestStep, 3, "test"}, comm_, scratch_, &times_));
     }
-    return means;
+    std::vector<std::vector<float>> out;
+    for (size_t s = 0; s < count; ++s) {
+      out.emplace_back(static_cast<size_t>(specs[s].numel()));
+      GetBytes(out[s].data(), means[s].data(), 4 * out[s].size());
+    }
+    return out;
   }
 
   // decode(body of `rank`) for a codec of one round, by the same context as in Run.
@@ -136,6 +156,7 @@ class ExchangeRunner {
 
  private:
   Communicator& comm_;
+  DeviceMemory* const memory_;
   StateBag bag_;
   Workspace scratch_;
   ExchangeTimes times_;

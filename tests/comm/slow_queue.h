@@ -1,6 +1,6 @@
 #pragma once
-// A queue of a device that is none: its memory is the host's, and what it was told happens late,
-// one piece of work each time that somebody asks about a mark. Whoever reads pinned memory before
+// A queue of a device that is none: its memory is the host's, and what goes to pinned memory goes
+// there late, a piece each time that somebody asks about a mark. Whoever reads pinned memory before
 // its mark reads noise.
 
 #include <algorithm>
@@ -17,16 +17,15 @@ namespace tw {
 class SlowQueue : public DeviceQueue {
  public:
   DeviceMemory& memory() override { return memory_; }
-  void Copy(void* to, const void* from, size_t bytes) override {
-    Put([=] { std::memmove(to, from, bytes); });
-  }
+  // These are done at once, and all before them.
+  void Copy(void* to, const void* from, size_t bytes) override { CopyIn(to, from, bytes); }
   void Zero(void* to, size_t bytes) override {
-    Put([=] { std::memset(to, 0, bytes); });
+    Finish();
+    std::memset(to, 0, bytes);
   }
-  // As a device's copy of pageable memory: all before it is done when it returns.
   void CopyIn(void* to, const void* host, size_t bytes) override {
     Finish();
-    std::memcpy(to, host, bytes);
+    std::memmove(to, host, bytes);
   }
   void CopyOut(void* host, const void* from, size_t bytes) override {
     Finish();

@@ -1,5 +1,5 @@
 // The communicator through pinned memory, over threads: its verbs, their order, what it keeps, and
-// what goes wrong. The exchanges on it are in tests/cuda/staged_exchange_test.cc.
+// what goes wrong. The exchanges on it are in tests/cuda/exchange_test.cc.
 
 #include "comm/staged_communicator.h"
 

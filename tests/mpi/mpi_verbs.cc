@@ -9,8 +9,10 @@
 
 #include "comm/mpi/mpi_communicator.h"
 #include "comm/mpi/mpi_session.h"
+#include "comm/staged_communicator.h"
 #include "tests/comm/exchange_runner.h"
 #include "tests/comm/fake_codecs.h"
+#include "tests/comm/slow_queue.h"
 #include "tests/comm/thread_group.h"
 #include "tests/comm/verb_checks.h"
 
@@ -141,6 +143,16 @@ int Main() {
     CheckOwnSums(**odd, "a part's ranks: ");
   }
   CheckOwnSums(comm, "");
+  {
+    SlowQueue queue;
+    const auto staged = MakeStagedCommunicator(comm, queue);
+    const std::string wrong_staged = CheckVerbs(*staged);
+    Expect(wrong_staged.empty(), comm, "staged: " + wrong_staged);
+    CheckOwnSums(*staged, "staged: ");
+    auto odd = staged->Split(comm.rank() % 2);
+    TW_CHECK_OK(odd);
+    CheckOwnSums(**odd, "a staged part's ranks: ");
+  }
   CheckBytesSent(comm);
   CheckAllocations(comm);
   CheckExchange(comm, RawCodec(), Merge::kSum);

@@ -3,9 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/comm/exchange_runner.h"
-#include "tests/comm/thread_group.h"
-#include "tests/core/engine/engine_parts.h"
+#include "tests/core/engine/two_level_estimates.h"
 
 namespace tw {
 namespace {
@@ -13,63 +11,14 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<TensorSpec> Specs() {
-  return {TestSpec(0, {300}), TestSpec(1, {5, 40}), TestSpec(2, {3})};
-}
-
-struct Case {
-  std::string compressor = "none", feedback = "none";
-  std::vector<int> group_of;
-  bool one_bucket = true;
-};
-
-using Gradients = std::vector<std::vector<float>>;
-
-// The estimates of every rank after `steps` steps, over which each rank's gradients vary.
-std::vector<Gradients> Estimates(const Case& setup, uint64_t steps) {
-  const int n = static_cast<int>(setup.group_of.size());
-  std::vector<Gradients> out(setup.group_of.size());
-  RunRanks(n, [&](Communicator& comm) {
-    RouteMaker routes;
-    PlanOptions options = routes.Options(CountGroups(setup.group_of));
-    PlanRule rule;
-    rule.route = routes.Make(setup.compressor, setup.feedback);
-    rule.min_numel = 10;
-    options.rules = {rule};
-    auto plan = Plan::Build(Specs(), options);
-    TW_CHECK_OK(plan);
-    StateBag state;
-    auto two_level = TwoLevel::Create(&*plan, &comm, setup.group_of, {5, &state});
-    TW_CHECK_OK(two_level);
-    Gradients& grads = out[static_cast<size_t>(comm.rank())];
-    for (uint64_t step = 0; step < steps; ++step) {
-      grads.clear();
-      std::vector<TensorView> views;
-      for (const TensorSpec& spec : Specs()) {
-        grads.push_back(TestMessage(comm.rank(), spec));
-        for (float& x : grads.back()) x += 0.25f * static_cast<float>(step);
-      }
-      for (auto& grad : grads) views.push_back(ViewOf(grad));
-      if (setup.one_bucket) {
-        const int parameters[] = {0, 1, 2};
-        TW_CHECK_OK(RunBlocking((*two_level)->Start(0, step, parameters, views)));
-        continue;
-      }
-      for (int p = 0; p < 3; ++p) {
-        TW_CHECK_OK(RunBlocking(
-            (*two_level)->Start(p, step, {&p, 1}, {&views[static_cast<size_t>(p)], 1})));
-      }
-    }
-  });
-  return out;
-}
+using Gradients = TwoLevelGradients;
 
 TEST(TwoLevel, GivesTheMeanOverAllRanksForGroupsOfAnySizes) {
   for (const std::vector<int>& group_of :
        std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 1, 0, 1}, {0, 0, 0, 1}, {0, 1, 1}, {0, 1}}) {
-    const auto all = Estimates({.group_of = group_of}, 1);
+    const auto all = TwoLevelEstimates({.group_of = group_of}, 1);
     for (size_t p = 0; p < 3; ++p) {
-      const TensorSpec spec = Specs()[p];
+      const TensorSpec spec = TwoLevelSpecs()[p];
       for (int64_t i = 0; i < spec.numel(); ++i) {
         double mean = 0;
         for (size_t r = 0; r < all.size(); ++r) {
@@ -82,18 +31,11 @@ TEST(TwoLevel, GivesTheMeanOverAllRanksForGroupsOfAnySizes) {
 }
 
 TEST(TwoLevel, AllRanksHoldTheSameBitsWhateverTheBuckets) {
-  for (const auto& [compressor, feedback] :
-       std::vector<std::pair<std::string, std::string>>{{"none", "none"},
-                                                        {"topk", "ef14"},
-                                                        {"blockquant", "ef14"},
-                                                        {"natural", "diana"},
-                                                        {"bf16", "ef21m"},
-                                                        {"topk", "dgc"}}) {
-    Case setup{compressor, feedback, {0, 1, 0, 1}};
-    const auto all = Estimates(setup, 3);
-    for (const Gradients& grads : all) EXPECT_EQ(grads, all[0]) << compressor;
+  for (TwoLevelCase& setup : TwoLevelCases({0, 1, 0, 1})) {
+    const auto all = TwoLevelEstimates(setup, 3);
+    for (const Gradients& grads : all) EXPECT_EQ(grads, all[0]) << setup.compressor;
     setup.one_bucket = false;
-    EXPECT_EQ(Estimates(setup, 3)[0], all[0]) << compressor;
+    EXPECT_EQ(TwoLevelEstimates(setup, 3)[0], all[0]) << setup.compressor;
   }
 }
 
@@ -110,7 +52,7 @@ TEST(TwoLevel, IsTheFlatExchangeOfTheGroupMeans) {
       rule.route = routes.Make(compressor, "ef14");
       rule.min_numel = 10;
       options.rules = {rule};
-      auto plan = Plan::Build(Specs(), options);
+      auto plan = Plan::Build(TwoLevelSpecs(), options);
       TW_CHECK_OK(plan);
       StateBag state;
       const int parameters[] = {0, 1, 2};
@@ -126,7 +68,7 @@ TEST(TwoLevel, IsTheFlatExchangeOfTheGroupMeans) {
         grads.clear();
         std::vector<TensorView> views;
         const int group = group_of.empty() ? comm.rank() : comm.rank() / 2;
-        for (const TensorSpec& spec : Specs()) grads.push_back(TestMessage(group, spec));
+        for (const TensorSpec& spec : TwoLevelSpecs()) grads.push_back(TestMessage(group, spec));
         for (auto& grad : grads) views.push_back(ViewOf(grad));
         TW_CHECK_OK(RunBlocking(two_level ? two_level->Start(0, step, parameters, views)
                                           : pipeline.Start(0, step, parameters, views)));
