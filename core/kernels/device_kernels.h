@@ -61,7 +61,8 @@ class DeviceKernels : public DeviceQueue {
   virtual void TakeLarger(std::span<float> a, std::span<const float> b) = 0;    // a = max(a, b)
   virtual void ZeroWhere(std::span<float> a, std::span<const float> b) = 0;  // a = 0 where b != 0
 
-  // `to` of 16 bits: to[i] = rounded(to[i] + s * from[i]) in fp32, as AddScaled in core/api/convert.h.
+  // `to` of 16 bits: to[i] = rounded(to[i] + s * from[i]) in fp32, as AddScaled in
+  // core/api/convert.h.
   virtual void AddToNarrow(TensorView to, float s, TensorView from) = 0;
 
   // ---- feedback.h ----

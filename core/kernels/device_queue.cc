@@ -27,11 +27,11 @@ class EventMark : public DeviceMark {
   ~EventMark() override { pool_->Give(event); }
   // After an error too: nobody should wait for what will not come.
   bool reached() override {
-    if (cudaEventQuery(event) != cudaErrorNotReady) return true;
+    if (event == nullptr || cudaEventQuery(event) != cudaErrorNotReady) return true;
     cudaGetLastError();  // which remembers even that
     return false;
   }
-  const cudaEvent_t event;
+  const cudaEvent_t event;  // null where none could be made
 
  private:
   const std::shared_ptr<EventPool> pool_;
@@ -59,6 +59,7 @@ cudaEvent_t EventPool::Take(CudaErrors& errors) {
   return event;
 }
 void EventPool::Give(cudaEvent_t event) {
+  if (event == nullptr) return;
   std::lock_guard<std::mutex> lock(mutex_);
   idle_.push_back(event);
 }
@@ -266,8 +267,8 @@ std::unique_ptr<DeviceMark> CudaQueue::Mark() {
 
 void CudaQueue::After(const DeviceMark& mark) {
   Flush();
-  if (!UseDevice()) return;
-  errors_.Succeeds(cudaStreamWaitEvent(stream_, static_cast<const EventMark&>(mark).event, 0));
+  const cudaEvent_t event = static_cast<const EventMark&>(mark).event;
+  if (event && UseDevice()) errors_.Succeeds(cudaStreamWaitEvent(stream_, event, 0));
 }
 
 Status CudaQueue::Wait() {

@@ -18,7 +18,10 @@ void CudaErrors::Note(const char* what) {
 
 uint8_t* AllocatePinnedBytes(size_t bytes) {
   void* memory = nullptr;
-  if (cudaMallocHost(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) throw std::bad_alloc();
+  if (cudaMallocHost(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) {
+    cudaGetLastError();  // told here, not at the next launch
+    throw std::bad_alloc();
+  }
   return static_cast<uint8_t*>(memory);
 }
 

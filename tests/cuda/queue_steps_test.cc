@@ -176,6 +176,89 @@ TEST_F(QueueSteps, AdamMiniIsLaunchedOnceForAll) {
   ExpectSame(x);
 }
 
+// What AdamW makes of a matrix whose v has maxima of rows and columns.
+void Rank1OnHost(Parameter& x, Both<uint8_t>& m_codes, Both<float>& m_scales,
+                 Both<uint8_t>& v_codes, Both<float>& maxima, size_t rows) {
+  std::vector<float> fresh(maxima.size()), m(x.p.size()), v = m, scales = m;
+  const auto rows_of = [&](std::span<float> all) { return all.first(rows); };
+  const auto cols_of = [&](std::span<float> all) { return all.subspan(rows); };
+  kernels::DecodeBlocks4(Code4::kDeSigned, m_codes.span(), m_scales.span(), m);
+  kernels::DequantizeUnit4(Code4::kLinear, v_codes.span(), v);
+  kernels::Rank1Scales(0, rows_of(maxima.span()), cols_of(maxima.span()), scales);
+  for (size_t i = 0; i < v.size(); ++i) v[i] *= scales[i];
+  kernels::AdamWStep(x.p.span(), x.g.span(), m, v, kAdamW);
+  kernels::EncodeBlocks4(Code4::kDeSigned, m, m_codes.span(), m_scales.span());
+  kernels::RaiseRank1(v, 0, rows_of(fresh), cols_of(fresh));
+  kernels::Rank1Scales(0, rows_of(fresh), cols_of(fresh), scales);
+  kernels::DivideByScales(v, scales);
+  kernels::QuantizeUnit4(Code4::kLinear, scales, v_codes.span());
+  std::copy(fresh.begin(), fresh.end(), maxima.data());
+}
+
+TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
+  struct Matrix {
+    Parameter x;
+    Both<uint8_t> m_codes, v_codes;
+    Both<float> m_scales, maxima, scratch;
+    size_t rows, cols;
+  };
+  std::vector<Matrix> matrices;
+  for (const auto& [rows, cols] :
+       std::vector<std::pair<size_t, size_t>>{{1, 1}, {3, 129}, {33, 65}}) {
+    const size_t n = rows * cols;
+    matrices.push_back({{Floats(n, 1), Floats(n, 2), Floats(0, 0), Floats(0, 0)},
+                        New(std::vector<uint8_t>((n + 1) / 2, 0x77)),
+                        New(std::vector<uint8_t>((n + 1) / 2)),
+                        New(std::vector<float>((n + 127) / 128, 0.5f)),
+                        New(std::vector<float>(rows + cols)),
+                        New(std::vector<float>(rows + cols)),
+                        rows,
+                        cols});
+    if (n % 2) matrices.back().m_codes.span().back() = 0x07;
+  }
+  const int64_t before = emulation::LaunchCount();
+  for (int step = 0; step < 2; ++step) {
+    OnDevice([&] {
+      tw::Together together;
+      for (Matrix& m : matrices) {
+        together.Next();
+        queue_->AdamWStepRank1(m.x.p.span(), m.x.g.span(), static_cast<int64_t>(m.cols),
+                               {m.m_codes.span(), m.m_scales.span()}, m.v_codes.span(),
+                               m.maxima.span(), m.scratch.span(), kAdamW);
+      }
+    });
+    for (Matrix& m : matrices) {
+      Rank1OnHost(m.x, m.m_codes, m.m_scales, m.v_codes, m.maxima, m.rows);
+      EXPECT_TRUE(m.x.p.Same() && m.m_codes.Same() && m.m_scales.Same());
+      EXPECT_TRUE(m.v_codes.Same() && m.maxima.Same());
+    }
+  }
+  EXPECT_EQ(emulation::LaunchCount() - before, 2 * 4);
+}
+
+TEST_F(QueueSteps, SumsInNumbersOfTwoBytesAreRoundedOnce) {
+  const std::vector<float> from = RandomFloats(1000, 1), to = RandomFloats(1000, 2);
+  std::vector<uint16_t> narrow, want_bf16, want_half;
+  for (size_t i = 0; i < to.size(); ++i) {
+    narrow.push_back(kernels::FloatToHalfSaturated(to[i]));
+    const float sum = kernels::HalfToFloat(narrow[i]) + 0.3f * from[i];
+    want_half.push_back(kernels::FloatToHalfSaturated(sum));
+    want_bf16.push_back(kernels::FloatToBf16(kernels::Bf16ToFloat(narrow[i]) +
+                                             0.3f * kernels::HalfToFloat(narrow[i])));
+  }
+  DeviceBuffer<float> added(device_, from);
+  DeviceBuffer<uint16_t> half(device_, narrow), bf16(device_, narrow), same(device_, narrow);
+  const auto view = [](auto& x, DType dtype) {
+    return TensorView{x.data(), dtype, static_cast<int64_t>(x.size())};
+  };
+  OnDevice([&] {
+    queue_->AddToNarrow(view(half, DType::kF16), 0.3f, view(added, DType::kF32));
+    queue_->AddToNarrow(view(bf16, DType::kBF16), 0.3f, view(same, DType::kF16));
+  });
+  EXPECT_TRUE(SameBits(want_half, half.Values()));
+  EXPECT_TRUE(SameBits(want_bf16, bf16.Values()));
+}
+
 TEST_F(QueueSteps, SumsAndFiniteOrNotAreToldForManyTensors) {
   std::vector<Both<float>> wide;
   std::vector<Both<uint16_t>> narrow;
