@@ -15,8 +15,15 @@ std::string WhyNot(const DeviceModule& devices, const World& world) {
     return std::to_string(world.local_size()) + " ranks on " + world.host() + ", which has " +
            std::to_string(count) + (count == 1 ? " GPU" : " GPUs");
   }
-  const Status torch = LoadTorchCuda();
+  const bool cuda = std::string(devices.module->tensors) == "cuda";
+  const Status torch = cuda ? LoadTorchCuda() : OkStatus();
   return torch.ok() ? "" : std::string(torch.message());
+}
+
+// "cuda" is that of the number, "mtia:0" is itself.
+at::Device TensorDevice(const std::string& word, int number) {
+  return at::Device(word.find(':') == std::string::npos ? word + ":" + std::to_string(number)
+                                                        : word);
 }
 
 }  // namespace
@@ -53,9 +60,11 @@ Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
   return OkStatus();
 }
 
-std::string DeviceName(const DeviceModule& devices, const World& world) {
-  if (!world.device().memory) return "";
-  return devices.devices[static_cast<size_t>(world.local_rank())];
+ChosenDevice DeviceOf(const DeviceModule& devices, const World& world) {
+  if (!world.device().memory) return {};
+  const int number = world.local_rank();
+  return {devices.devices[static_cast<size_t>(number)],
+          TensorDevice(devices.module->tensors, number)};
 }
 
 Status CheckOnDevice(const Settings& s, const Assembly& a) {

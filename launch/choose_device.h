@@ -17,8 +17,13 @@ namespace tw {
 Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
                         const DeviceModule& devices, World& world, std::string* note);
 
-// What the chosen device is called in logs and checkpoints: "NVIDIA H200"; empty for the host.
-std::string DeviceName(const DeviceModule& devices, const World& world);
+// Where a run's tensors are.
+struct ChosenDevice {
+  std::string name;  // "NVIDIA H200", for logs and checkpoints; empty: the host
+  at::Device tensors = at::kCPU;
+};
+// What OpenChosenDevice has chosen.
+ChosenDevice DeviceOf(const DeviceModule& devices, const World& world);
 
 // ConfigError in one line about the first thing of a run that does not work on a device.
 Status CheckOnDevice(const Settings& settings, const Assembly& assembly);

@@ -10,7 +10,11 @@
 
 namespace tw {
 
-Status RunTrain(const std::string& config, const std::vector<std::string>& overrides, bool json);
+struct DeviceModule;
+
+// `devices` in the place of this machine's, for tests.
+Status RunTrain(const std::string& config, const std::vector<std::string>& overrides, bool json,
+                const DeviceModule* devices = nullptr);
 Status RunEval(const std::string& config, const std::vector<std::string>& overrides, bool json,
                std::ostream& out);
 Status RunExplain(const std::string& config, const std::vector<std::string>& overrides, bool json,

@@ -69,8 +69,8 @@ StatusOr<PlanOptions> AssembleMethod(const LoadedConfig& loaded,
 // What an exchange is registered as.
 std::string NameOf(const Exchange& exchange);
 // Everything but communication. `exchanging`: how many send messages to each other, the ranks or
-// their groups (0: the ranks); bytes and plan are computed for that. Parameters lie on `device`, and
-// the plan keeps to what works there.
+// their groups (0: the ranks); bytes and plan are computed for that. Parameters lie on `device`,
+// and the plan keeps to what works there.
 StatusOr<std::unique_ptr<Assembly>> Assemble(const LoadedConfig& loaded, int rank, int world_size,
                                              int exchanging = 0, at::Device device = at::kCPU);
 

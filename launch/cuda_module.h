@@ -28,6 +28,7 @@ struct CudaModule {
   const char* built_by;  // "nvcc 13.0.88 for 80-real;90"
   const char* kernels;   // names, as of core/kernels/NAME.cu, with a blank between each
   const char* nccl;      // "NCCL 2.28.9", or why there is none
+  const char* tensors;   // LibTorch's word for devices that tensors are on: "cuda"
   StatusOr<OpenedDevice> (*open_device)(int device);
   // null where it was built without NCCL
   StatusOr<std::unique_ptr<Communicator>> (*make_nccl)(const NcclOptions& options,

@@ -163,10 +163,10 @@ FieldList<TrainConfig> TrainConfig::Fields() {
 }
 FieldList<CommConfig> CommConfig::Fields() {
   return FieldList<CommConfig>()
-      .Text(
-          "backend", &CommConfig::backend, {"auto", "thread", "mpi", "nccl"},
-          "auto: mpi under a launcher, thread (one rank) otherwise; gradients on GPUs travel by nccl "
-          "where it is there, with mpi through pinned memory")
+      .Text("backend", &CommConfig::backend, {"auto", "thread", "mpi", "nccl"},
+            "auto: mpi under a launcher, thread (one rank) otherwise; gradients on GPUs travel by "
+            "nccl "
+            "where it is there, with mpi through pinned memory")
       .Real("bucket_cap_mb", &CommConfig::bucket_cap_mb, {0, 1 << 20, kOpenLow},
             "gradients are sent in buckets of at most so many MB")
       .Int("concurrent_buckets", &CommConfig::concurrent_buckets, {1, 16},

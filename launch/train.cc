@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
+#include "core/api/tensor_scope.h"
 #include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/engine/agree.h"
@@ -15,6 +16,7 @@
 #include "core/engine/checkpoint.h"
 #include "core/engine/tensor_memory.h"
 #include "core/kernels/simd_target.h"
+#include "launch/choose_device.h"
 #include "launch/commands.h"
 #include "launch/compose.h"
 #include "launch/grouping.h"
@@ -111,14 +113,10 @@ struct TrainRun {
   std::string run_dir;
   Grouping grouping;
   std::unique_ptr<Assembly> assembly;
-  FolderLock lock;          // rank 0's
-  std::string device_name;  // empty: the host
+  FolderLock lock;  // rank 0's
+  ChosenDevice device;
 
-  bool on_device() const { return world->device().memory != nullptr; }
-  at::Device place() const {
-    return on_device() ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(world->local_rank()))
-                       : at::Device(at::kCPU);
-  }
+  bool on_device() const { return !device.name.empty(); }
 
   // Rank 0's clock and disk decide for all. *finished: see FinishedLine.
   Status ChooseFolder(std::string* finished);
@@ -147,8 +145,8 @@ Status TrainRun::Prepare() {
   auto groups = ChooseGrouping(loaded->settings, hosts);
   TW_RETURN_IF_ERROR(world->AgreeOn(groups.status()));
   grouping = std::move(groups).value();
-  auto assembled =
-      Assemble(*loaded, world->rank(), world->size(), grouping.exchanging(world->size()), place());
+  auto assembled = Assemble(*loaded, world->rank(), world->size(),
+                            grouping.exchanging(world->size()), device.tensors);
   if (assembled.ok() && on_device()) {
     const Status works = CheckOnDevice(loaded->settings, **assembled);
     if (!works.ok()) assembled = works;
@@ -230,29 +228,28 @@ Status TrainRun::Go() {
 
   TW_ASSIGN_OR_RETURN(const auto spans,
                       OpenTrace(s.metrics.trace_steps, s.train.steps, run_dir, rank));
-  const RunDevice device = world->device();
+  const RunDevice work = world->device();
   Communicator& wire = world->gradient_comm();
-  StateBag state(device.memory);
+  StateBag state(work.memory);
   const uint64_t seed = static_cast<uint64_t>(s.train.seed);
   std::unique_ptr<TwoLevel> two_level;
   if (!grouping.group_of.empty()) {
     TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
-      TW_ASSIGN_OR_RETURN(two_level,
-                          TwoLevel::Create(a.plan.get(), &wire, grouping.group_of,
-                                           {seed, &state, spans.get(), device.memory}));
+      TW_ASSIGN_OR_RETURN(two_level, TwoLevel::Create(a.plan.get(), &wire, grouping.group_of,
+                                                      {seed, &state, spans.get(), work.memory}));
       return OkStatus();
     }));
   }
   GradientReducer reducer(a.parameters, a.plan.get(), &wire, &world->lane(), &state,
                           {static_cast<int64_t>(s.comm.bucket_cap_mb * (1 << 20)), s.comm.overlap,
-                           seed, spans.get(), two_level.get(), a.sketches, device});
+                           seed, spans.get(), two_level.get(), a.sketches, work});
   CheckpointSpec saved;
   saved.model = a.parameters;
   saved.state = &state;
   saved.config_hash = Hex64(loaded->hash);
   saved.config = loaded->compared;
   saved.threads = at::get_num_threads();
-  saved.simd = on_device() ? device_name : kernels::SimdTarget();
+  saved.simd = on_device() ? device.name : kernels::SimdTarget();
   saved.seed = seed;
   saved.counters[kTotalSteps] = s.train.steps;
   TW_ASSIGN_OR_RETURN(const int64_t first_step, Resume(saved));
@@ -283,17 +280,17 @@ Status TrainRun::Go() {
   parts.state = &state;
   parts.comm = &world->comm();
   parts.lane = &world->lane();
-  parts.device = device;
+  parts.device = work;
   parts.save_checkpoint = [&](int64_t steps_done) -> Status {
     saved.step = steps_done;
-    if (device.training) TW_RETURN_IF_ERROR(device.training->Wait());
+    if (work.training) TW_RETURN_IF_ERROR(work.training->Wait());
     return world->lane().Run([&]() -> Status {
       return SaveCheckpoint(run_dir, saved, world->comm(), static_cast<int>(s.checkpoint.keep))
           .status();
     });
   };
   parts.spans = spans.get();
-  parts.peak_tensor_bytes = [&] { return PeakTensorBytes(place()) + state.bytes(); };
+  parts.peak_tensor_bytes = [&] { return PeakTensorBytes(device.tensors) + state.bytes(); };
   std::vector<std::unique_ptr<MetricSink>> sinks;
   Status opened = rank == 0 ? RemoveSummary(run_dir) : OkStatus();
   if (opened.ok()) {
@@ -318,7 +315,7 @@ Status TrainRun::Go() {
   LogInfo(absl::StrFormat(
       "%d ranks x %d threads on %s%s, %d parameters in %d buckets, run folder %s", world->size(),
       at::get_num_threads(), world->host(),
-      on_device() ? ", tensors on " + device_name + ", gradients by " + wire.name() : "", params,
+      on_device() ? ", tensors on " + device.name + ", gradients by " + wire.name() : "", params,
       reducer.num_buckets(), run_dir));
 
   TrainerOptions options;
@@ -347,7 +344,7 @@ Status TrainRun::Go() {
   facts.optimizer_state_bytes = state.bytes("optimizer/");
   facts.feedback_state_bytes = state.bytes("feedback/");
   {
-    const DeviceScope scope(device.training);
+    const DeviceScope scope(work.training);
     facts.params_hash = ParametersHash(reducer.views());
   }
   facts.config_hash = loaded->hash;
@@ -368,7 +365,8 @@ Status TrainRun::Go() {
 
 }  // namespace
 
-Status RunTrain(const std::string& config, const std::vector<std::string>& overrides, bool json) {
+Status RunTrain(const std::string& config, const std::vector<std::string>& overrides, bool json,
+                const DeviceModule* devices) {
   InstallTensorMemoryCounter();
   auto loaded = LoadedConfig::Load(config, overrides);
   const CommConfig comm = loaded.ok() ? loaded->settings.comm : CommConfig{};
@@ -380,7 +378,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock(), ""};
+  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock(), {}};
   Status ready = world.AgreeOn(loaded.status());
   if (ready.ok()) {
     run.loaded = &*loaded;
@@ -388,9 +386,9 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   }
   std::string device_note;
   if (ready.ok()) {
-    const DeviceModule& devices = ThisMachinesDevices();
-    ready = OpenChosenDevice(loaded->settings.train, comm, devices, world, &device_note);
-    run.device_name = DeviceName(devices, world);
+    const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
+    ready = OpenChosenDevice(loaded->settings.train, comm, found, world, &device_note);
+    run.device = DeviceOf(found, world);
     if (world.device().training) SetTensorQueue(world.device().training);
   }
   std::string finished;  // a line about the run in run.dir, if there is nothing left to do

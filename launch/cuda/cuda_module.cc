@@ -11,10 +11,10 @@ tw::StatusOr<tw::OpenedDevice> OpenDevice(int device) {
   using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
   TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(device));
-  TW_ASSIGN_OR_RETURN(opened.training,
-                      tw::kernels::MakeDeviceQueue({.device = device,
-                                                    .stream = QueueStream::kDefault,
-                                                    .memory = opened.memory.get()}));
+  TW_ASSIGN_OR_RETURN(
+      opened.training,
+      tw::kernels::MakeDeviceQueue(
+          {.device = device, .stream = QueueStream::kDefault, .memory = opened.memory.get()}));
   TW_ASSIGN_OR_RETURN(auto lane, tw::kernels::MakeDeviceQueue({.device = device,
                                                                .stream = QueueStream::kOwn,
                                                                .memory = opened.memory.get()}));
@@ -33,6 +33,7 @@ extern "C" __attribute__((visibility("default"))) const tw::CudaModule* tightwir
       .built_by = TW_CUDA_BUILT_BY,
       .kernels = TW_CUDA_KERNELS,
       .nccl = TW_CUDA_NCCL,
+      .tensors = "cuda",
       .open_device = OpenDevice,
       .make_nccl = TW_CUDA_MAKE_NCCL,
   };

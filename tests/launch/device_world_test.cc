@@ -1,10 +1,11 @@
-// comm.backend = "nccl": what a machine must have for it, and what is said when it has not.
+// train.device and comm.backend: what a machine must have for them, and what is said when it has
+// not. The device is the emulated one's stand-in here: nothing runs on it.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "comm/thread_communicator.h"
-#include "launch/world.h"
+#include "launch/choose_device.h"
 
 namespace tw {
 namespace {
@@ -13,54 +14,122 @@ using ::testing::HasSubstr;
 
 std::string Message(const Status& status) { return std::string(status.message()); }
 
-int devices_taken = 0;
+class NoMemory : public DeviceMemory {
+ public:
+  uint8_t* Allocate(size_t) override { throw std::bad_alloc(); }
+  void Free(uint8_t*) override {}
+};
 
+int opened = 0;
+StatusOr<OpenedDevice> OpenNothing(int device) {
+  EXPECT_EQ(device, 0);
+  ++opened;
+  OpenedDevice out;
+  out.memory = std::make_unique<NoMemory>();
+  out.lane_stream = &opened;
+  return out;
+}
+StatusOr<OpenedDevice> OpenBroken(int) { return DataError("GPU 0 does not start"); }
+
+int communicators = 0;
 // In the place of NCCL: a communicator of threads, of one rank.
 StatusOr<std::unique_ptr<Communicator>> MakeOfThreads(const NcclOptions& options,
                                                       Communicator& control) {
   EXPECT_EQ(options.device, 0);
   EXPECT_EQ(options.same_order, false);
+  EXPECT_EQ(options.producer, &opened);
   EXPECT_EQ(control.size(), 1);
-  ++devices_taken;
+  ++communicators;
   return std::move(MakeThreadGroup(1, options.timeout_s)[0]);
 }
-
 StatusOr<std::unique_ptr<Communicator>> MakeNone(const NcclOptions&, Communicator&) {
   return PeerError("starting NCCL: no");
 }
 
-TEST(DeviceWorld, WithoutAGpuOneLineSaysWhyAndWhatWorks) {
-  const DeviceModule none{.reason = "no driver: libcuda.so.1 not found"};
-  const auto world = World::Open("nccl", 5, 2, none);
-  EXPECT_EQ(Message(world.status()),
-            "comm.backend = nccl: no GPU here: no driver: libcuda.so.1 not found; mpi works");
-  EXPECT_EQ(ExitCode(world.status()), 3);
+// LibTorch's word is not CUDA's: its library is not asked for.
+CudaModule Module() {
+  return {
+      .nccl = "NCCL 1.2.3", .tensors = "meta", .open_device = OpenNothing, .make_nccl = MakeNone};
+}
+const DeviceModule kNoGpu{.reason = "no driver: libcuda.so.1 not found"};
+
+class ChooseDevice : public ::testing::Test {
+ protected:
+  Status Choose(const std::string& device, const std::string& backend,
+                const DeviceModule& devices) {
+    auto world = World::Open(backend, 5);
+    TW_CHECK_OK(world);
+    world_ = std::move(*world);
+    TrainConfig train;
+    train.device = device;
+    CommConfig comm;
+    comm.backend = backend;
+    comm.timeout_s = 5;
+    return OpenChosenDevice(train, comm, devices, *world_, &note_);
+  }
+  void TearDown() override {
+    if (world_) world_->Close();
+  }
+  std::unique_ptr<World> world_;
+  std::string note_;
+};
+
+TEST_F(ChooseDevice, AutoWithoutAGpuIsTheHostWithoutAWord) {
+  EXPECT_TRUE(Choose("auto", "auto", kNoGpu).ok());
+  EXPECT_EQ(world_->device().memory, nullptr);
+  EXPECT_EQ(&world_->gradient_comm(), &world_->comm());
+  EXPECT_EQ(DeviceOf(kNoGpu, *world_).name, "");
+  EXPECT_EQ(note_, "");
 }
 
-TEST(DeviceWorld, AModuleWithoutNcclSaysSo) {
-  const CudaModule module = {.nccl = "built without NCCL"};
-  const auto world = World::Open("nccl", 5, 2, {{"Fake GPU"}, &module});
-  EXPECT_EQ(Message(world.status()),
-            "comm.backend = nccl: the module was built without NCCL; mpi works");
-  EXPECT_EQ(ExitCode(world.status()), 3);
+TEST_F(ChooseDevice, AutoSaysWhyAGpuIsNotUsed) {
+  const DeviceModule no_module{.devices = {"Fake GPU"}, .reason = "module not built"};
+  EXPECT_TRUE(Choose("auto", "auto", no_module).ok());
+  EXPECT_EQ(world_->device().memory, nullptr);
+  EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; module not built");
 }
 
-TEST(DeviceWorld, WithAGpuThereIsACommunicatorForItBesideTheOther) {
-  const CudaModule module = {.make_nccl = MakeOfThreads};
-  const auto world = World::Open("nccl", 5, 2, {{"Fake GPU"}, &module});
-  ASSERT_TRUE(world.ok()) << world.status();
-  EXPECT_EQ(devices_taken, 1);
-  EXPECT_NE((*world)->device_comm(), nullptr);
-  EXPECT_NE((*world)->device_comm(), &(*world)->comm());
-  (*world)->Close();
-  EXPECT_EQ((*world)->device_comm(), nullptr);
+TEST_F(ChooseDevice, WhoInsistsIsToldInOneLine) {
+  const Status cuda = Choose("cuda", "auto", kNoGpu);
+  EXPECT_EQ(Message(cuda), "train.device = cuda: no driver: libcuda.so.1 not found");
+  EXPECT_EQ(ExitCode(cuda), 3);
+  const Status nccl = Choose("auto", "nccl", kNoGpu);
+  EXPECT_EQ(Message(nccl), "comm.backend = nccl: no driver: libcuda.so.1 not found");
+  EXPECT_EQ(ExitCode(Choose("cpu", "nccl", kNoGpu)), 2);
 }
 
-TEST(DeviceWorld, OtherBackendsLookAtNoDevice) {
-  const CudaModule module = {.make_nccl = MakeNone};
-  const auto world = World::Open("thread", 5, 2, {{"Fake GPU"}, &module});
-  ASSERT_TRUE(world.ok()) << world.status();
-  EXPECT_EQ((*world)->device_comm(), nullptr);
+TEST_F(ChooseDevice, OneRankOnAGpuNeedsNoNccl) {
+  const CudaModule module = Module();
+  opened = 0;
+  ASSERT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+  EXPECT_EQ(opened, 1);
+  EXPECT_NE(world_->device().memory, nullptr);
+  EXPECT_NE(&world_->gradient_comm(), &world_->comm());
+  EXPECT_EQ(&world_->gradient_comm().control(), &world_->comm());
+  EXPECT_EQ(DeviceOf({{"Fake GPU"}, &module}, *world_).name, "Fake GPU");
+}
+
+TEST_F(ChooseDevice, NcclGetsTheLanesStream) {
+  CudaModule module = Module();
+  module.make_nccl = MakeOfThreads;
+  communicators = 0;
+  ASSERT_TRUE(Choose("cuda", "nccl", {{"Fake GPU"}, &module}).ok());
+  EXPECT_EQ(communicators, 1);
+  world_->Close();
+  EXPECT_EQ(world_->device().memory, nullptr);
+  world_.reset();
+}
+
+TEST_F(ChooseDevice, WhatDoesNotStartIsOneLine) {
+  CudaModule module = Module();
+  EXPECT_EQ(Message(Choose("cuda", "nccl", {{"Fake GPU"}, &module})), "starting NCCL: no");
+  module.make_nccl = nullptr;
+  module.nccl = "built without NCCL";
+  EXPECT_THAT(Message(Choose("cuda", "nccl", {{"Fake GPU"}, &module})),
+              HasSubstr("comm.backend = nccl: the module was built without NCCL; mpi works"));
+  module.open_device = OpenBroken;
+  EXPECT_EQ(Message(Choose("cuda", "auto", {{"Fake GPU"}, &module})), "GPU 0 does not start");
+  EXPECT_EQ(world_->device().memory, nullptr);
 }
 
 }  // namespace

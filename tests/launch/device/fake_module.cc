@@ -9,6 +9,8 @@ extern "C" const tw::CudaModule* tightwire_cuda_module() {
                                         .built_by = "nvcc 1.2 for 80",
                                         .kernels = "elementwise only_cuda",
                                         .nccl = "NCCL 9.9.9",
+                                        .tensors = "cuda",
+                                        .open_device = nullptr,
                                         .make_nccl = nullptr};
   return &module;
 }
