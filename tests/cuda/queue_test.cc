@@ -183,7 +183,9 @@ TEST_F(Queue, BytesAreCopiedAndClearedAtAnyAddress) {
 
 TEST_F(Queue, TheHostsMemoryIsFreeWhenPutReturns) {
   std::vector<Both<uint8_t>> to;
-  for (int i = 0; i < 40; ++i) to.push_back(Bytes(200000 + 7919 * static_cast<size_t>(i % 7), 1));
+  for (size_t i = 0; i < 60; ++i)
+    to.push_back(Bytes(90000 + 7919 * (i % 5), 1));  // wait in the ring
+  for (size_t i = 0; i < 5; ++i) to.push_back(Bytes(200000 + i));
   to.push_back(Bytes(5000000));
   const auto work = [](Both<uint8_t>& x) {
     static uint8_t turn = 0;
