@@ -43,7 +43,7 @@ class DeviceQueue {
 
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;  // within the device
   virtual void Zero(void* to, size_t bytes) = 0;
-  virtual void CopyIn(void* to, const void* host, size_t bytes) = 0;  // `host` is free on return
+  virtual void CopyIn(void* to, const void* host, size_t bytes) = 0;     // `host` is free on return
   virtual void CopyOut(void* host, const void* from, size_t bytes) = 0;  // waits
   // To memory of the host that AllocateHost gave; done when a later mark is reached.
   virtual void StartCopyOut(void* pinned, const void* from, size_t bytes) = 0;
@@ -60,8 +60,8 @@ class DeviceQueue {
   virtual void BeginTogether() = 0;
   virtual void Next() = 0;
   virtual void EndTogether() = 0;
-  // Another number when calls were launched since: memory that was scratch of what came before may
-  // then be that of what comes.
+  // Another number when calls were launched since, and no row of a Together has more to come:
+  // memory that was scratch of what came before may then be that of what comes.
   uint64_t launches() const { return launches_; }
 
  protected:

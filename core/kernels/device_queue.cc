@@ -119,7 +119,7 @@ void CudaQueue::Flush() {
 }
 
 void CudaQueue::LaunchNoted() {
-  CountLaunch();
+  if (rows_.empty()) CountLaunch();  // a row that waited still works in the scratch it has
   size_t table_bytes = 0, scratch_bytes = 0;
   for (const auto& place : places_) {
     for (const auto& batch : place) {

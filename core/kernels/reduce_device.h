@@ -21,6 +21,7 @@ struct ReduceSegment {
   int64_t numel = 0;
   int64_t first_tile = 0;
   DType dtype = DType::kF32;
+  uint8_t unused[7] = {};  // no byte of a table is left to chance
 };
 
 // Doubles of scratch that a sum over a table needs.

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -67,13 +68,24 @@ struct ReducerSetup {
   int64_t min_numel = 100;
 };
 
+// A device that takes the reducer's work; `comm` of the rank carries its memory then. `catch_up`
+// waits for it, so that this side may touch tensors and states.
+struct RankDevice {
+  RunDevice device;
+  std::function<void()> catch_up;
+};
+
 class ReducerRank {
  public:
   // `parameters` instead of the model's, when given; Reduce is not for them.
   ReducerRank(Communicator& comm, const ReducerSetup& setup,
-              GradientReducer::NamedTensors parameters = {})
-      : parameters(parameters.empty() ? model.parameters() : std::move(parameters)), comm_(comm) {
+              GradientReducer::NamedTensors parameters = {}, const RankDevice& on = {})
+      : parameters(parameters.empty() ? model.parameters() : std::move(parameters)),
+        bag(on.device.memory),
+        comm_(comm),
+        on_(on) {
     at::set_num_threads(1);
+    lane_.UseDevice(on.device.lane);
     PlanOptions options = routes_.Options(comm.size());
     PlanRule rule;
     rule.route = routes_.Make(setup.compressor, setup.feedback, setup.keys);
@@ -84,12 +96,16 @@ class ReducerRank {
     plan_ = std::make_unique<Plan>(std::move(plan).value());
     reducer =
         std::make_unique<GradientReducer>(this->parameters, plan_.get(), &comm, &lane_, &bag,
-                                          ReducerOptions{setup.bucket_cap_bytes, setup.overlap, 5});
+                                          ReducerOptions{.bucket_cap_bytes = setup.bucket_cap_bytes,
+                                                         .overlap = setup.overlap,
+                                                         .seed = 5,
+                                                         .device = on.device});
   }
 
   // One step up to the gradients; `poison` (may be undefined) gets an infinite gradient.
   ReduceOutcome Reduce(uint64_t step, const at::Tensor& poison = {}) {
     reducer->ZeroGradients();
+    CatchUp();
     at::Tensor loss = model.Loss(comm_.rank(), step);
     if (poison.defined()) {
       loss = loss + poison.flatten()[3] * std::numeric_limits<float>::infinity();
@@ -102,6 +118,7 @@ class ReducerRank {
     double sums[] = {1.0};
     auto outcome = reducer->Finish(sums);
     TW_CHECK_OK(outcome);
+    CatchUp();
     EXPECT_EQ(sums[0], comm_.size());
     return *outcome;
   }
@@ -117,8 +134,10 @@ class ReducerRank {
   std::map<std::string, std::vector<uint8_t>> State() const {
     std::map<std::string, std::vector<uint8_t>> out;
     bag.ForEach([&](const std::string& name, const StateSlot& slot) {
-      const ByteSpan raw = slot.view.raw();
-      out[name].assign(raw.begin(), raw.end());
+      std::vector<uint8_t>& bytes = out[name];
+      bytes.resize(static_cast<size_t>(slot.view.bytes()));
+      const DeviceScope scope(slot.on_device ? on_.device.training : nullptr);
+      GetBytes(bytes.data(), slot.view.data, bytes.size());
     });
     return out;
   }
@@ -137,7 +156,12 @@ class ReducerRank {
     return hasher.digest();
   }
 
+  void CatchUp() const {
+    if (on_.catch_up) on_.catch_up();
+  }
+
   Communicator& comm_;
+  const RankDevice on_;
   RouteMaker routes_;
   std::unique_ptr<Plan> plan_;
   Lane lane_;

@@ -130,7 +130,9 @@ TEST(UnitRows, AreScaledOrDrawnWhereThereIsNoDirection) {
     EXPECT_NEAR(square, 1.0, 1e-6);
     for (size_t j = 0; j < n; ++j) {
       EXPECT_NEAR(to[k * n + j], source[j] / std::sqrt(squares_of_source), 1e-6);
-      if (!own) EXPECT_EQ(to[k * n + j], drawn[k * n + j]);
+      if (!own) {
+        EXPECT_EQ(to[k * n + j], drawn[k * n + j]);
+      }
       EXPECT_LT(std::fabs(raw[k * n + j]), 0.5f);
     }
   }

@@ -83,7 +83,9 @@ TEST(Signs, EncodesWithOneMeanOrOneForEachSign) {
     kernels::EncodeSigns({buffer, addend.data(), 1.0f}, means, mean_bytes, bits);
     EXPECT_EQ(*bits, 0b01010);
     EXPECT_EQ(LoadLE<float>(mean_bytes), plus);
-    if (count == 2) EXPECT_EQ(LoadLE<float>(mean_bytes + 4), minus);
+    if (count == 2) {
+      EXPECT_EQ(LoadLE<float>(mean_bytes + 4), minus);
+    }
     std::vector<float> out(5, 10.0f);
     kernels::DecodeSignsAdd(out, 0.5f, means, mean_bytes, bits);
     for (size_t i = 0; i < x.size(); ++i) {

@@ -61,6 +61,7 @@ struct Runtime {
   std::array<CUstream_st, kDevices> defaults;
   std::set<cudaStream_t> streams;
   std::map<const uint8_t*, size_t> pinned;
+  std::multimap<const uint8_t*, size_t> seen_by_both;
   RuntimeCounts counts;
   bool fail_copies = false;
   int to_streams = 0;
@@ -95,6 +96,19 @@ bool IsPinned(const void* memory, size_t bytes) {
   return at + bytes <= it->first + it->second;
 }
 
+// Locked.
+bool SeenByTheDevice(uintptr_t at, size_t bytes) {
+  for (const auto& [memory, size] : TheRuntime().seen_by_both) {
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    if (at >= begin && at + bytes <= begin + size) return true;
+  }
+  return false;
+}
+
+bool OnDevice(const void* memory, size_t bytes) {
+  return ArenaHolds(memory, bytes) || SeenByTheDevice(reinterpret_cast<uintptr_t>(memory), bytes);
+}
+
 // Words that are addresses of the host's memory above the program's own: a kernel would follow
 // them.
 void CheckNoHostAddresses(const uint8_t* from, size_t bytes) {
@@ -103,7 +117,7 @@ void CheckNoHostAddresses(const uint8_t* from, size_t bytes) {
     uintptr_t word;
     std::memcpy(&word, from + i, sizeof(word));
     if (word < uintptr_t{0x550000000000} || word >> 47 != 0) continue;
-    if (InArena(reinterpret_cast<void*>(word))) continue;
+    if (InArena(reinterpret_cast<void*>(word)) || SeenByTheDevice(word, 1)) continue;
     if (msync(reinterpret_cast<void*>(word / page * page), 1, MS_ASYNC) == 0) {
       Die("an address of the host is copied to the device");
     }
@@ -111,6 +125,16 @@ void CheckNoHostAddresses(const uint8_t* from, size_t bytes) {
 }
 
 }  // namespace
+
+SeenByBoth::SeenByBoth(const void* memory, size_t bytes)
+    : memory_(static_cast<const uint8_t*>(memory)) {
+  Lock lock(TheRuntime().mutex);
+  TheRuntime().seen_by_both.emplace(memory_, bytes);
+}
+SeenByBoth::~SeenByBoth() {
+  Lock lock(TheRuntime().mutex);
+  TheRuntime().seen_by_both.erase(TheRuntime().seen_by_both.find(memory_));
+}
 
 RuntimeCounts CountsOfRuntime() {
   Lock lock(TheRuntime().mutex);
@@ -265,7 +289,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  if (!tw::emulation::ArenaHolds(to, bytes)) tw::emulation::Die("a filling of no device memory");
+  if (!tw::emulation::OnDevice(to, bytes)) tw::emulation::Die("a filling of no device memory");
   tw::emulation::Push(stream, [=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
@@ -276,10 +300,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (TheRuntime().fail_copies) return Failed(cudaErrorIllegalAddress);
   const bool in = kind == cudaMemcpyHostToDevice, out = kind == cudaMemcpyDeviceToHost;
   if (!in && !out && kind != cudaMemcpyDeviceToDevice) tw::emulation::Die("a copy of no kind");
-  if (out ? tw::emulation::InArena(to) : !tw::emulation::ArenaHolds(to, bytes)) {
+  if (out ? tw::emulation::InArena(to) : !tw::emulation::OnDevice(to, bytes)) {
     tw::emulation::Die("a copy goes to where its kind does not say");
   }
-  if (in ? tw::emulation::InArena(from) : !tw::emulation::ArenaHolds(from, bytes)) {
+  if (in ? tw::emulation::InArena(from) : !tw::emulation::OnDevice(from, bytes)) {
     tw::emulation::Die("a copy comes from where its kind does not say");
   }
   TheRuntime().counts.copies += in || out;

@@ -7,6 +7,7 @@
 // Ends the program with a word on what is wrong: a copy whose sides are not where its kind says, or
 // not in one piece of memory; an address of the host within what is copied to the device.
 
+#include <cstddef>
 #include <cstdint>
 
 namespace tw::emulation {
@@ -28,6 +29,18 @@ class LaunchesToStreams {
   ~LaunchesToStreams();
   LaunchesToStreams(const LaunchesToStreams&) = delete;
   LaunchesToStreams& operator=(const LaunchesToStreams&) = delete;
+};
+// Memory of the host that the device sees too, in the place of what LibTorch would have there.
+// Until the object ends.
+class SeenByBoth {
+ public:
+  SeenByBoth(const void* memory, size_t bytes);
+  ~SeenByBoth();
+  SeenByBoth(const SeenByBoth&) = delete;
+  SeenByBoth& operator=(const SeenByBoth&) = delete;
+
+ private:
+  const uint8_t* const memory_;
 };
 // From now on copies are errors of the runtime.
 void FailCopies(bool fail);
