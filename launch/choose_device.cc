@@ -67,8 +67,13 @@ ChosenDevice DeviceOf(const DeviceModule& devices, const World& world) {
           TensorDevice(devices.module->tensors, number)};
 }
 
-Status CheckOnDevice(const Settings& s, const Assembly& a) {
+Status CheckOnDevice(const Settings& s, const Assembly& a, bool grouped) {
   const std::string cpu = "; train.device = cpu works";
+  if (s.comm.sums == "library" && grouped) {
+    return ConfigError(
+        "comm.sums = \"library\" is a sum of all ranks, and comm.hierarchical has "
+        "groups of them: use comm.sums = \"auto\"");
+  }
   if (s.strategy != "sync") {
     return ConfigError("strategy.name = \"" + s.strategy + "\" moves tensors on the host" + cpu);
   }

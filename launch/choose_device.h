@@ -25,7 +25,8 @@ struct ChosenDevice {
 // What OpenChosenDevice has chosen.
 ChosenDevice DeviceOf(const DeviceModule& devices, const World& world);
 
-// ConfigError in one line about the first thing of a run that does not work on a device.
-Status CheckOnDevice(const Settings& settings, const Assembly& assembly);
+// ConfigError in one line about the first thing of a run that does not work on a device. `grouped`:
+// ranks of a group sum among themselves first.
+Status CheckOnDevice(const Settings& settings, const Assembly& assembly, bool grouped);
 
 }  // namespace tw

@@ -148,7 +148,7 @@ Status TrainRun::Prepare() {
   auto assembled = Assemble(*loaded, world->rank(), world->size(),
                             grouping.exchanging(world->size()), device.tensors);
   if (assembled.ok() && on_device()) {
-    const Status works = CheckOnDevice(loaded->settings, **assembled);
+    const Status works = CheckOnDevice(loaded->settings, **assembled, !grouping.group_of.empty());
     if (!works.ok()) assembled = works;
   }
   TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "mpi", "program"))
@@ -12,39 +13,45 @@ import harness  # noqa: E402
 
 EMULATED = ""
 # Norms of gradients may differ from the host's in the last bit of a double, so nothing is clipped where bits are compared.
-COMMON = {"train__steps": 4, "train__grad_clip": 0}
-
-
-def keys(**more):
-    return {**COMMON, **more}
+COMMON = {"train.steps": "4", "train.batch_size": "4", "train.grad_clip": "0", "train.threads": "1", "comm.check_replicas_every": "1",
+          "comm.timeout_s": "60", "compressor.min_numel": "100", "metrics.sinks": '["jsonl"]'}
+# Its loss is LibTorch's own, on the emulated device too.
+PICTURES = {"task.name": "image", "data.path": "synthetic", "data.val_fraction": "0.01", "model.name": "mlp", "model.hidden": "[40]"}
+# Its head and loss are kernels whose exponentials are the host's to rounding.
+TEXT = {"data.path": "synthetic", "data.context": "32", "data.val_fraction": "0.002", "model.layers": "1", "model.width": "32",
+        "model.heads": "2"}
 
 
 class OnDevice(harness.ProgramTest):
-    def train_there(self, ranks, expect=0, **changes):
-        result = harness.Job([*self.launch(ranks), EMULATED, "train", *harness.overrides(**changes)], self.folder)
-        with result as job:
+    def run_on(self, device, ranks, run_dir, task, changes, expect=0):
+        program = harness.PROGRAM if device == "cpu" else EMULATED
+        keys = {**COMMON, **task, **{name.replace("__", "."): str(value) for name, value in changes.items()}}
+        words = [f"{key}={value}" for key, value in keys.items()]
+        with harness.Job([harness.MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", str(ranks), program, "train", f"run.dir={run_dir}",
+                          f"train.device={device}", *words], self.folder) as job:
             ended = job.wait(120)
         self.assertEqual(ended.code, expect, ended.err)
         return ended
 
-    @staticmethod
-    def launch(ranks):
-        return [harness.MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-
-    def same_bits(self, ranks, **changes):
-        self.train(ranks, run__dir="host", train__device="cpu", **keys(**changes))
-        there = self.train_there(ranks, run__dir="device", train__device="cuda", **keys(**changes))
+    def both(self, ranks, task, changes):
+        self.run_on("cpu", ranks, "host", task, changes)
+        there = self.run_on("cuda", ranks, "device", task, changes)
         self.assertIn("tensors on emulated GPU", there.err)
         host, device = self.summary("host"), self.summary("device")
+        self.assertEqual((device["status"], device["skipped_steps"]), ("finished", 0))
+        return host, device
+
+    def same_bits(self, ranks, **changes):
+        host, device = self.both(ranks, PICTURES, changes)
         self.assertEqual(device["params_hash"], host["params_hash"])
         self.assertEqual(device["final_loss"], host["final_loss"])
-        self.assertEqual(device["skipped_steps"], 0)
 
     def test_topk_with_error_feedback_on_two_ranks(self):
         self.same_bits(2, compressor__name="topk", compressor__ratio=0.05, feedback__name="ef14")
 
     def test_quantized_with_ef21_and_int4_states_on_three_ranks(self):
-        self.same_bits(3, compressor__name="blockquant", feedback__name="ef21", optimizer__state="int4")
+        self.same_bits(3, compressor__name="blockquant", feedback__name="ef21", optimizer__state="int4",
+                       comm__sums="direct")  # the host's choice for three ranks is a ring
 
     def test_dense_adam_mini_on_one_rank(self):
         self.same_bits(1, optimizer__name="adam_mini")
@@ -52,19 +59,30 @@ class OnDevice(harness.ProgramTest):
     def test_sign_in_groups(self):
         self.same_bits(4, compressor__name="sign", feedback__name="ef14", comm__hierarchical="on", comm__group_size=2)
 
+    def test_a_text_to_rounding(self):
+        for changes in ({"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "ef14", "train__grad_clip": 1},
+                        {"train__precision": "bf16", "train__weights": "bf16", "compressor__name": "powersgd", "feedback__name": "ef14"}):
+            with self.subTest(**changes):
+                host, device = self.both(2, TEXT, changes)
+                narrow = "train__precision" in changes
+                self.assertAlmostEqual(device["final_loss"], host["final_loss"], delta=2e-3 if narrow else 2e-5)
+                self.assertAlmostEqual(device["val_loss"], host["val_loss"], delta=2e-3 if narrow else 2e-5)
+                shutil.rmtree(self.path("host"))
+                shutil.rmtree(self.path("device"))
+
     def test_resumed_is_unbroken(self):
-        run = keys(compressor__name="topk", feedback__name="econtrol", checkpoint__every=2)
-        self.train_there(2, run__dir="whole", **run)
-        self.train_there(2, run__dir="parts", **{**run, "train__steps": 2})
-        again = self.train_there(2, run__dir="parts", **run)
+        run = {"compressor__name": "topk", "feedback__name": "econtrol", "checkpoint__every": 2}
+        self.run_on("cuda", 2, "whole", TEXT, run)
+        self.run_on("cuda", 2, "parts", TEXT, {**run, "train__steps": 2})
+        again = self.run_on("cuda", 2, "parts", TEXT, run)
         self.assertRegex(again.err, "resumed after step 2")
         self.assertEqual(self.summary("parts")["params_hash"], self.summary("whole")["params_hash"])
 
     def test_on_to_the_host(self):
-        run = keys(compressor__name="topk", feedback__name="ef14", checkpoint__every=2)
-        self.train(2, run__dir="host", train__device="cpu", **run)
-        self.train_there(2, run__dir="moved", **{**run, "train__steps": 2})
-        result = self.train(2, run__dir="moved", train__device="cpu", **run)
+        run = {"compressor__name": "topk", "feedback__name": "ef14", "checkpoint__every": 2, "optimizer__state": "int8"}
+        self.run_on("cpu", 2, "host", PICTURES, run)
+        self.run_on("cuda", 2, "moved", PICTURES, {**run, "train__steps": 2})
+        result = self.run_on("cpu", 2, "moved", PICTURES, run)
         self.assertRegex(result.err, "resumed after step 2")
         self.assertEqual(self.summary("moved")["params_hash"], self.summary("host")["params_hash"])
 
@@ -72,11 +90,12 @@ class OnDevice(harness.ProgramTest):
         for needle, changes in ((r"planner.name = .lgreco. measures on the host; train.device = cpu works",
                                  {"planner__name": "lgreco", "compressor__name": "powersgd", "feedback__name": "ef14"}),
                                 (r"strategy.name = .diloco. moves tensors on the host", {"strategy__name": "diloco"}),
-                                (r"entropy", {"compressor__name": "topk", "compressor__entropy": "zstd"}),
-                                (r"int4_factor. has no step on a device", {"optimizer__state": "int4_factor", "model__width": 80})):
+                                (r"compressor.name = .topk.: zstd works on the host; train.device = cpu works",
+                                 {"compressor__name": "topk", "compressor__entropy": "zstd"}),
+                                (r"compressor.merge = .sparse. adds lists on the host",
+                                 {"compressor__name": "topk", "compressor__merge": "sparse"})):
             with self.subTest(needle=needle):
-                result = self.train_there(2, expect=2, run__dir="none", compressor__min_numel=512, **keys(**changes))
-                self.one_line(result, needle)
+                self.one_line(self.run_on("cuda", 2, "none", TEXT, changes, expect=2), needle)
 
 
 if __name__ == "__main__":
