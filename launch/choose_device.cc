@@ -40,9 +40,10 @@ Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
   const std::string why = WhyNot(devices, world);
   const bool must = train.device == "cuda" || nccl;
   if (must) {
-    const std::string setting =
-        train.device == "cuda" ? "train.device = cuda: " : "comm.backend = nccl: ";
-    TW_RETURN_IF_ERROR(world.AgreeOn(why.empty() ? OkStatus() : DataError(setting + why)));
+    const bool cuda = train.device == "cuda";
+    const std::string line = std::string(cuda ? "train.device = cuda" : "comm.backend = nccl") +
+                             ": no GPU to use: " + why + (cuda ? "; cpu works" : "; mpi works");
+    TW_RETURN_IF_ERROR(world.AgreeOn(why.empty() ? OkStatus() : DataError(line)));
     return world.OpenDevice(devices, comm.backend, comm.timeout_s);
   }
   std::vector<int64_t> able;

@@ -91,10 +91,12 @@ TEST_F(ChooseDevice, AutoSaysWhyAGpuIsNotUsed) {
 
 TEST_F(ChooseDevice, WhoInsistsIsToldInOneLine) {
   const Status cuda = Choose("cuda", "auto", kNoGpu);
-  EXPECT_EQ(Message(cuda), "train.device = cuda: no driver: libcuda.so.1 not found");
+  EXPECT_EQ(Message(cuda),
+            "train.device = cuda: no GPU to use: no driver: libcuda.so.1 not found; cpu works");
   EXPECT_EQ(ExitCode(cuda), 3);
   const Status nccl = Choose("auto", "nccl", kNoGpu);
-  EXPECT_EQ(Message(nccl), "comm.backend = nccl: no driver: libcuda.so.1 not found");
+  EXPECT_EQ(Message(nccl),
+            "comm.backend = nccl: no GPU to use: no driver: libcuda.so.1 not found; mpi works");
   EXPECT_EQ(ExitCode(Choose("cpu", "nccl", kNoGpu)), 2);
 }
 

@@ -115,7 +115,10 @@ class Devices(harness.ProgramTest):
         for ranks in (None, 2):
             result = self.run_program(ranks, ["train", *overrides(run__dir="run", comm__backend="nccl")])
             self.assertEqual(result.code, 3, result.err)
-            self.one_line(result, "comm.backend = nccl: no GPU here: no driver: libcuda.so.1 not found; mpi works")
+            self.one_line(result, "comm.backend = nccl: no GPU to use: no driver: libcuda.so.1 not found; mpi works")
+            result = self.run_program(ranks, ["train", *overrides(run__dir="run", train__device="cuda")])
+            self.assertEqual(result.code, 3, result.err)
+            self.one_line(result, "train.device = cuda: no GPU to use: no driver: libcuda.so.1 not found; cpu works")
 
 
 class Usage(harness.ProgramTest):
