@@ -166,6 +166,11 @@ class DeviceKernels : public DeviceQueue {
                               const CodedMoment& m, std::span<uint8_t> v_codes,
                               std::span<float> v_maxima, std::span<float> scratch,
                               const AdamWCoefficients<float>& c) = 0;
+  // The same matrices with v as an outer product of means; v_means [rows + cols]. Sums are in the
+  // order of state_factor_device.h.
+  virtual void AdamWStepFactor(std::span<float> p, std::span<const float> g, int64_t cols,
+                               const CodedMoment& m, std::span<float> v_means,
+                               const AdamWCoefficients<float>& c) = 0;
   virtual void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
                              std::span<float> scales) = 0;
   virtual void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed,
