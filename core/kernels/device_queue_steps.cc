@@ -2,6 +2,7 @@
 #include "core/kernels/device_queue_cuda.h"
 #include "core/kernels/expand_device.h"
 #include "core/kernels/int8_block_device.h"
+#include "core/kernels/narrow_parameter.h"
 #include "core/kernels/normal_device.h"
 #include "core/kernels/optimizer_device.h"
 #include "core/kernels/softmax_device.h"
@@ -16,6 +17,7 @@ using device::AdamMiniSegment;
 using device::CodedStepSegment;
 using device::CodesSegment;
 using device::FactorStepSegment;
+using device::NarrowCodedStepSegment;
 using device::Rank1StepSegment;
 using device::StepSegment;
 
@@ -59,6 +61,10 @@ CodedStepSegment CodedStep(std::span<float> p, std::span<const float> g, const C
           v.codes.data(),
           v.scales.data(),
           static_cast<int64_t>(p.size())};
+}
+NarrowCodedStepSegment CodedStep(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v) {
+  return {x, m.codes.data(), m.scales.data(), v.codes.data(), v.scales.data()};
 }
 CodesSegment Codes(std::span<const float> x, std::span<const uint8_t> codes,
                    std::span<const float> scales) {
@@ -188,6 +194,29 @@ void CudaQueue::AdamWStepFactor(std::span<float> p, std::span<const float> g, in
   segment.cols = cols;
   segment.numel = static_cast<int64_t>(p.size());
   Put<FactorOp>(segment, c);
+}
+void CudaQueue::AdamWStepNarrow(const NarrowParameter& x, std::span<float> m, std::span<float> v,
+                                const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStepNarrow>>({x, m.data(), v.data()}, c);
+}
+void CudaQueue::AdamWStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v, const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStep4Narrow>>(CodedStep(x, m, v), c);
+}
+void CudaQueue::AdamWStep8Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v, const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStep8Narrow>>(CodedStep(x, m, v), c);
+}
+void CudaQueue::SgdStepNarrow(const NarrowParameter& x, const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdStepNarrow>>({x}, c);
+}
+void CudaQueue::SgdmStepNarrow(const NarrowParameter& x, std::span<float> m,
+                               const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdmStepNarrow>>({x, m.data()}, c);
+}
+void CudaQueue::SgdmStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdmStep4Narrow>>(CodedStep(x, m, {}), c);
 }
 void CudaQueue::EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
                               std::span<float> scales) {
