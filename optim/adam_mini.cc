@@ -94,6 +94,11 @@ class AdamMini : public Optimizer {
     return OkStatus();
   }
 
+  bool StepNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                  const UpdateContext& context) const override {
+    return ByElement(RunsOf(spec, TreatmentOf(context, spec))) &&
+           StepAdamWNarrow(spec, parameter, config_, context);
+  }
   Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const override {
     return ByElement(RunsOf(spec, treatment)) ? CheckAdamWOnDevice(spec, treatment) : OkStatus();
   }

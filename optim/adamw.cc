@@ -31,6 +31,10 @@ class AdamW : public Optimizer {
     }
     return OkStatus();
   }
+  bool StepNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                  const UpdateContext& context) const override {
+    return StepAdamWNarrow(spec, parameter, config_, context);
+  }
   Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const override {
     return CheckAdamWOnDevice(spec, treatment);
   }

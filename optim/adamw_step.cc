@@ -95,6 +95,18 @@ void StepAdamW(const ParameterView& parameter, const AdamWConfig& config,
   }
 }
 
+bool StepAdamWNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                     const AdamWConfig& config, const UpdateContext& context) {
+  const StateCodec& codec = CodecOf(TreatmentOf(context, spec), spec);
+  const FusedAdamW* fused = FindFused<FusedAdamW>(codec);
+  if (!fused) return false;
+  const UpdateScratch scratch(context);
+  const CodedState m = OpenMoment(codec, MomentKind::kSigned, "m", 0, spec, context, *scratch);
+  const CodedState v = OpenMoment(codec, MomentKind::kSquare, "v", 1, spec, context, *scratch);
+  return fused->StepNarrow(parameter, m.state, v.state,
+                           AdamWCoefficientsOf<float>(config, context));
+}
+
 Status CheckAdamWOnDevice(const TensorSpec& spec, const StateTreatment& treatment) {
   const StateCodec& codec = CodecOf(treatment, spec);
   if (spec.dtype == DType::kF32 && FindFused<FusedAdamW>(codec)) return OkStatus();

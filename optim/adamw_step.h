@@ -22,7 +22,9 @@ kernels::AdamWCoefficients<T> AdamWCoefficientsOf(const AdamWConfig& config,
 
 void StepAdamW(const ParameterView& parameter, const AdamWConfig& config,
                const UpdateContext& context);
-// See Optimizer::CheckOnDevice.
+// See Optimizer::StepNarrow, CheckOnDevice.
+bool StepAdamWNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                     const AdamWConfig& config, const UpdateContext& context);
 Status CheckAdamWOnDevice(const TensorSpec& spec, const StateTreatment& treatment);
 int64_t AdamWStateBytes(const TensorSpec& spec, const StateTreatment& treatment);
 

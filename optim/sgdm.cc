@@ -5,6 +5,7 @@
 // State: m, shaped as the parameter, in units of the gradient, resting as optimizer.state says
 // (optim/state); none when momentum is 0. fp64 for fp64 parameters. Left out: dampening, maximize.
 
+#include "core/kernels/device_kernels.h"
 #include "optim/descend.h"
 #include "optim/fused/fused_step.h"
 #include "optim/state/fp32.h"
@@ -64,6 +65,24 @@ class Sgdm : public Optimizer {
       Descend(parameter, m, Coefficients<double>(context));
     }
     return OkStatus();
+  }
+
+  bool StepNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                  const UpdateContext& context) const override {
+    kernels::DeviceKernels& device = *kernels::OnDevice();
+    const auto c = Coefficients<float>(context);
+    if (config_.momentum == 0) {
+      device.SgdStepNarrow(parameter, c);
+      return true;
+    }
+    const StateCodec& codec = CodecOf(TreatmentOf(context, spec), spec);
+    const FusedSgdm* fused = FindFused<FusedSgdm>(codec);
+    if (!fused && &codec != &Fp32States()) return false;
+    const UpdateScratch scratch(context);
+    const CodedState m = OpenMoment(codec, MomentKind::kSigned, "m", 0, spec, context, *scratch);
+    if (fused) return fused->StepNarrow(parameter, m.state, c);
+    device.SgdmStepNarrow(parameter, m.state.slots[0].f32(), c);
+    return true;
   }
 
   int64_t StateBytes(const TensorSpec& spec, const StateTreatment& treatment) const override {

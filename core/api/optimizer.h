@@ -10,6 +10,7 @@
 #include "core/base/registry.h"
 #include "core/base/state_bag.h"
 #include "core/base/tensor_view.h"
+#include "core/kernels/narrow_parameter.h"
 
 namespace tw {
 
@@ -68,6 +69,13 @@ class Optimizer {
   // Own kernels, element-wise: the result does not depend on vector width or thread count.
   virtual Status Step(std::span<const ParameterView> parameters,
                       const UpdateContext& context) const = 0;
+  // On a device: the step of a bf16 parameter in one pass, with the bits of Step on fp32 copies of
+  // it and its gradient, rounded back. `spec` is that of the fp32 copy. False: there is no such
+  // step and nothing was done.
+  virtual bool StepNarrow(const TensorSpec& spec, const kernels::NarrowParameter& parameter,
+                          const UpdateContext& context) const {
+    return false;
+  }
   // ConfigError in one line where this parameter's step cannot run on a device.
   virtual Status CheckOnDevice(const TensorSpec& spec, const StateTreatment& treatment) const {
     return OkStatus();

@@ -20,35 +20,42 @@ bool TakesMasters(const ParameterView& p, Masters masters) {
   return masters != Masters::kNone && p.value.dtype == DType::kBF16;
 }
 
-// The step of one bf16 parameter, in fp32.
+// The step of one bf16 parameter, in fp32. On a device, where the optimizer has it, in one pass.
 Status StepViewOf(const Optimizer& optimizer, const ParameterView& p, const UpdateContext& context,
                   Workspace& scratch) {
   const size_t numel = static_cast<size_t>(p.value.numel);
   const std::span<uint16_t> narrow(static_cast<uint16_t*>(p.value.data), numel);
-  const std::span<float> grad = scratch.Get<float>(kScratchMessage, numel);
-  ConvertToFp32(p.grad, grad);
   TensorSpec spec = *p.spec;
   spec.dtype = DType::kF32;
-  if (context.masters == Masters::kFp32) {
+  const bool has_master = context.masters == Masters::kFp32;  // else it is rounded at random
+  TensorView master;
+  if (has_master) {
     bool is_new = false;
-    const TensorView master =
-        context.state->Slot("optimizer/" + spec.name + "/master", spec.shape, DType::kF32,
-                            context.moments, &is_new, StatePlace::kTensors);
+    master = context.state->Slot("optimizer/" + spec.name + "/master", spec.shape, DType::kF32,
+                                 context.moments, &is_new, StatePlace::kTensors);
     if (is_new) ConvertToFp32(p.value, master.f32());
-    const ParameterView wide[] = {{&spec, master, ViewOf(grad)}};
-    TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
-    kernels::ConvertToBf16(master.f32(), narrow);
-    return OkStatus();
   }
-  const std::span<float> value = scratch.Get<float>(kScratchMean, numel);
-  ConvertToFp32(p.value, value);
-  const ParameterView wide[] = {{&spec, ViewOf(value), ViewOf(grad)}};
-  TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
   const RngStream stream =
       RngStream::Of(context.seed, RngPurpose::kStateRounding, static_cast<uint64_t>(context.update),
                     spec.id, kSharedRank);
-  constexpr uint64_t kOther = 2 * 0x9E3779B97F4A7C15ull;  // than those of the moments 0 and 1
-  kernels::RoundToBf16(value, stream.key + kOther, 0, narrow);
+  const uint64_t key = stream.key + 2 * 0x9E3779B97F4A7C15ull;  // not those of the moments 0 and 1
+  if (CurrentQueue()) {
+    const kernels::NarrowParameter in_place{narrow.data(), static_cast<uint16_t*>(p.grad.data),
+                                            static_cast<float*>(master.data), key, p.value.numel};
+    if (optimizer.StepNarrow(spec, in_place, context)) return OkStatus();
+  }
+
+  const std::span<float> grad = scratch.Get<float>(kScratchMessage, numel);
+  ConvertToFp32(p.grad, grad);
+  const TensorView value = has_master ? master : ViewOf(scratch.Get<float>(kScratchMean, numel));
+  if (!has_master) ConvertToFp32(p.value, value.f32());
+  const ParameterView wide[] = {{&spec, value, ViewOf(grad)}};
+  TW_RETURN_IF_ERROR(optimizer.Step(wide, context));
+  if (has_master) {
+    kernels::ConvertToBf16(value.f32(), narrow);
+  } else {
+    kernels::RoundToBf16(value.f32(), key, 0, narrow);
+  }
   return OkStatus();
 }
 

@@ -22,6 +22,7 @@ struct QuantizeSpec;
 struct QuantizeStream;
 struct LowRankShape;
 struct CodedMoment;
+struct NarrowParameter;
 enum class Code4 : uint8_t;
 enum class Code8 : uint8_t;
 enum class SignMeans : int;
@@ -166,6 +167,24 @@ class DeviceKernels : public DeviceQueue {
                               const CodedMoment& m, std::span<uint8_t> v_codes,
                               std::span<float> v_maxima, std::span<float> scratch,
                               const AdamWCoefficients<float>& c) = 0;
+  // The same matrices with v as an outer product of means; v_means [rows + cols]. Sums are in the
+  // order of state_factor_device.h.
+  virtual void AdamWStepFactor(std::span<float> p, std::span<const float> g, int64_t cols,
+                               const CodedMoment& m, std::span<float> v_means,
+                               const AdamWCoefficients<float>& c) = 0;
+  // Steps of bf16 parameters (narrow_parameter.h) in one pass, with the bits of: gradient and,
+  // where there is no master, value to fp32; the step above; back by ConvertToBf16 or RoundToBf16.
+  virtual void AdamWStepNarrow(const NarrowParameter& x, std::span<float> m, std::span<float> v,
+                               const AdamWCoefficients<float>& c) = 0;
+  virtual void AdamWStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                const CodedMoment& v, const AdamWCoefficients<float>& c) = 0;
+  virtual void AdamWStep8Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                const CodedMoment& v, const AdamWCoefficients<float>& c) = 0;
+  virtual void SgdStepNarrow(const NarrowParameter& x, const SgdmCoefficients<float>& c) = 0;
+  virtual void SgdmStepNarrow(const NarrowParameter& x, std::span<float> m,
+                              const SgdmCoefficients<float>& c) = 0;
+  virtual void SgdmStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                               const SgdmCoefficients<float>& c) = 0;
   virtual void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
                              std::span<float> scales) = 0;
   virtual void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed,

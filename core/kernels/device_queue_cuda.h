@@ -174,6 +174,20 @@ class CudaQueue final : public DeviceKernels {
   void AdamWStepRank1(std::span<float> p, std::span<const float> g, int64_t cols,
                       const CodedMoment& m, std::span<uint8_t> v_codes, std::span<float> v_maxima,
                       std::span<float> scratch, const AdamWCoefficients<float>& c) override;
+  void AdamWStepFactor(std::span<float> p, std::span<const float> g, int64_t cols,
+                       const CodedMoment& m, std::span<float> v_means,
+                       const AdamWCoefficients<float>& c) override;
+  void AdamWStepNarrow(const NarrowParameter& x, std::span<float> m, std::span<float> v,
+                       const AdamWCoefficients<float>& c) override;
+  void AdamWStep4Narrow(const NarrowParameter& x, const CodedMoment& m, const CodedMoment& v,
+                        const AdamWCoefficients<float>& c) override;
+  void AdamWStep8Narrow(const NarrowParameter& x, const CodedMoment& m, const CodedMoment& v,
+                        const AdamWCoefficients<float>& c) override;
+  void SgdStepNarrow(const NarrowParameter& x, const SgdmCoefficients<float>& c) override;
+  void SgdmStepNarrow(const NarrowParameter& x, std::span<float> m,
+                      const SgdmCoefficients<float>& c) override;
+  void SgdmStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                       const SgdmCoefficients<float>& c) override;
   void EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
                      std::span<float> scales) override;
   void DecodeBlocks4(Code4 code, std::span<const uint8_t> packed, std::span<const float> scales,

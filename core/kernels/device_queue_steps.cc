@@ -2,10 +2,12 @@
 #include "core/kernels/device_queue_cuda.h"
 #include "core/kernels/expand_device.h"
 #include "core/kernels/int8_block_device.h"
+#include "core/kernels/narrow_parameter.h"
 #include "core/kernels/normal_device.h"
 #include "core/kernels/optimizer_device.h"
 #include "core/kernels/softmax_device.h"
 #include "core/kernels/state_codes_device.h"
+#include "core/kernels/state_factor_device.h"
 #include "core/kernels/state_steps_device.h"
 
 namespace tw::kernels {
@@ -14,12 +16,31 @@ namespace {
 using device::AdamMiniSegment;
 using device::CodedStepSegment;
 using device::CodesSegment;
+using device::FactorStepSegment;
+using device::NarrowCodedStepSegment;
 using device::Rank1StepSegment;
 using device::StepSegment;
 
 struct AdamMiniOp : StepKernel<device::AdamMiniStep> {
   static int64_t Place(std::span<AdamMiniSegment> segments, const AdamWCoefficients<float>&) {
     return device::PlaceAdamMini(segments);
+  }
+};
+
+struct FactorOp : OpBase<FactorStepSegment, AdamWCoefficients<float>> {
+  static constexpr bool kDeviceParameters = true;
+  static int64_t Place(std::span<FactorStepSegment> segments, const Parameters&) {
+    return device::PlaceFactor(segments);
+  }
+  static size_t Scratch(std::span<const FactorStepSegment> segments, int64_t, const Parameters&) {
+    return static_cast<size_t>(device::FactorScratchBytes(segments));
+  }
+  static void UseScratch(std::span<FactorStepSegment> segments, uint8_t* scratch) {
+    device::UseFactorScratch(segments, scratch);
+  }
+  static void Launch(const LaunchOf<FactorStepSegment, Parameters>& of) {
+    device::AdamWStepFactor(of.table, device::FactorSumTiles(of.segments), of.device_parameters,
+                            of.stream);
   }
 };
 
@@ -40,6 +61,10 @@ CodedStepSegment CodedStep(std::span<float> p, std::span<const float> g, const C
           v.codes.data(),
           v.scales.data(),
           static_cast<int64_t>(p.size())};
+}
+NarrowCodedStepSegment CodedStep(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v) {
+  return {x, m.codes.data(), m.scales.data(), v.codes.data(), v.scales.data()};
 }
 CodesSegment Codes(std::span<const float> x, std::span<const uint8_t> codes,
                    std::span<const float> scales) {
@@ -161,6 +186,37 @@ void CudaQueue::AdamWStepRank1(std::span<float> p, std::span<const float> g, int
       {p.data(), g.data(), m.codes.data(), m.scales.data(), v_codes.data(), v_maxima.data(),
        scratch.data(), cols, static_cast<int64_t>(p.size())},
       c);
+}
+void CudaQueue::AdamWStepFactor(std::span<float> p, std::span<const float> g, int64_t cols,
+                                const CodedMoment& m, std::span<float> v_means,
+                                const AdamWCoefficients<float>& c) {
+  FactorStepSegment segment{p.data(), g.data(), m.codes.data(), m.scales.data(), v_means.data()};
+  segment.cols = cols;
+  segment.numel = static_cast<int64_t>(p.size());
+  Put<FactorOp>(segment, c);
+}
+void CudaQueue::AdamWStepNarrow(const NarrowParameter& x, std::span<float> m, std::span<float> v,
+                                const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStepNarrow>>({x, m.data(), v.data()}, c);
+}
+void CudaQueue::AdamWStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v, const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStep4Narrow>>(CodedStep(x, m, v), c);
+}
+void CudaQueue::AdamWStep8Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                 const CodedMoment& v, const AdamWCoefficients<float>& c) {
+  Put<StepKernel<device::AdamWStep8Narrow>>(CodedStep(x, m, v), c);
+}
+void CudaQueue::SgdStepNarrow(const NarrowParameter& x, const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdStepNarrow>>({x}, c);
+}
+void CudaQueue::SgdmStepNarrow(const NarrowParameter& x, std::span<float> m,
+                               const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdmStepNarrow>>({x, m.data()}, c);
+}
+void CudaQueue::SgdmStep4Narrow(const NarrowParameter& x, const CodedMoment& m,
+                                const SgdmCoefficients<float>& c) {
+  Put<StepKernel<device::SgdmStep4Narrow>>(CodedStep(x, m, {}), c);
 }
 void CudaQueue::EncodeBlocks4(Code4 code, std::span<const float> x, std::span<uint8_t> packed,
                               std::span<float> scales) {

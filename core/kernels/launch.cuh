@@ -35,13 +35,15 @@ void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, Stream s
 #endif
 }
 
-// The segment that holds a tile: the last one that starts at or before it.
+// The segment that holds a tile: the last one that starts at or before it. `first` for segments
+// whose tiles are numbered in two ways.
 template <class Segment>
-__device__ inline int SegmentOf(const Segment* segments, int count, int64_t tile) {
+__device__ inline int SegmentOf(const Segment* segments, int count, int64_t tile,
+                                int64_t Segment::*first = &Segment::first_tile) {
   int low = 0, high = count - 1;
   while (low < high) {
     const int middle = (low + high + 1) / 2;
-    if (segments[middle].first_tile <= tile) {
+    if (segments[middle].*first <= tile) {
       low = middle;
     } else {
       high = middle - 1;

@@ -1,4 +1,5 @@
 #include "core/kernels/optimizer_device.h"
+#include "core/kernels/step_access.cuh"
 #include "core/kernels/sums.cuh"
 
 namespace tw::kernels::device {
@@ -6,8 +7,11 @@ namespace {
 
 struct AdamW {
   const AdamWCoefficients<float>* c;
-  __device__ void operator()(const StepSegment& s, int64_t i) const {
-    AdamWElement(s.p[i], s.g[i], s.m[i], s.v[i], *c);
+  template <class Segment>
+  __device__ void operator()(const Segment& s, int64_t i) const {
+    float p = ParameterAt(s, i);
+    AdamWElement(p, GradientAt(s, i), s.m[i], s.v[i], *c);
+    PutParameter(s, i, p);
   }
 };
 struct SecondMoment {
@@ -18,14 +22,20 @@ struct SecondMoment {
 };
 struct Sgd {
   const SgdmCoefficients<float>* c;
-  __device__ void operator()(const StepSegment& s, int64_t i) const {
-    SgdElement(s.p[i], s.g[i], *c);
+  template <class Segment>
+  __device__ void operator()(const Segment& s, int64_t i) const {
+    float p = ParameterAt(s, i);
+    SgdElement(p, GradientAt(s, i), *c);
+    PutParameter(s, i, p);
   }
 };
 struct Sgdm {
   const SgdmCoefficients<float>* c;
-  __device__ void operator()(const StepSegment& s, int64_t i) const {
-    SgdmElement(s.p[i], s.g[i], s.m[i], *c);
+  template <class Segment>
+  __device__ void operator()(const Segment& s, int64_t i) const {
+    float p = ParameterAt(s, i);
+    SgdmElement(p, GradientAt(s, i), s.m[i], *c);
+    PutParameter(s, i, p);
   }
 };
 
@@ -76,6 +86,19 @@ void SgdStep(Table<StepSegment> table, const SgdmCoefficients<float>* c, Stream 
   LaunchForEach(table, stream, Sgd{c});
 }
 void SgdmStep(Table<StepSegment> table, const SgdmCoefficients<float>* c, Stream stream) {
+  LaunchForEach(table, stream, Sgdm{c});
+}
+
+void AdamWStepNarrow(Table<NarrowStepSegment> table, const AdamWCoefficients<float>* c,
+                     Stream stream) {
+  LaunchForEach(table, stream, AdamW{c});
+}
+void SgdStepNarrow(Table<NarrowStepSegment> table, const SgdmCoefficients<float>* c,
+                   Stream stream) {
+  LaunchForEach(table, stream, Sgd{c});
+}
+void SgdmStepNarrow(Table<NarrowStepSegment> table, const SgdmCoefficients<float>* c,
+                    Stream stream) {
   LaunchForEach(table, stream, Sgdm{c});
 }
 

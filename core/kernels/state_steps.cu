@@ -1,6 +1,7 @@
 #include "core/kernels/state_steps_device.h"
 
 #include "core/kernels/state_codes.cuh"
+#include "core/kernels/step_access.cuh"
 
 namespace tw::kernels::device {
 namespace {
@@ -10,22 +11,21 @@ using LinearCoder4 = Coder4<Code4::kLinear>;
 using SignedCoder8 = Coder8<Code8::kDeSigned>;
 using UnsignedCoder8 = Coder8<Code8::kDeUnsigned>;
 
-template <class MCoder, class VCoder>
+template <class MCoder, class VCoder, class Segment>
 __global__ void __launch_bounds__(kThreads)
-    StepAdamW(const CodedStepSegment* segments, int count, const AdamWCoefficients<float>* at) {
+    StepAdamW(const Segment* segments, int count, const AdamWCoefficients<float>* at) {
   constexpr int kEach = MCoder::kEach;
   constexpr int64_t kBlock = int64_t{kEach} * kWarp;
-  const CodedStepSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
+  const Segment s = segments[SegmentOf(segments, count, blockIdx.x)];
   const AdamWCoefficients<float> c = *at;
   ForBlocks<kBlock>(s, [&](int64_t block) {
     const int64_t first = block * kBlock + LaneInWarp() * kEach;
     float p[kEach], g[kEach], m[kEach], v[kEach];
-    LoadFloats(s.p, first, s.numel, p);
-    LoadFloats(s.g, first, s.numel, g);
+    LoadStep(s, first, p, g);
     DecodeLane<MCoder>(s.m_codes, s.m_scales[block], first, s.numel, m);
     DecodeLane<VCoder>(s.v_codes, s.v_scales[block], first, s.numel, v);
     for (int i = 0; i < kEach; ++i) AdamWElement(p[i], g[i], m[i], v[i], c);
-    StoreFloats(s.p, first, s.numel, p);
+    StoreStep(s, first, p);
     const float m_scale = EncodeLane<MCoder>(m, first, s.numel, s.m_codes);
     const float v_scale = EncodeLane<VCoder>(v, first, s.numel, s.v_codes);
     if (LaneInWarp() == 0) {
@@ -35,19 +35,19 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+template <class Segment>
 __global__ void __launch_bounds__(kThreads)
-    StepSgdm(const CodedStepSegment* segments, int count, const SgdmCoefficients<float>* at) {
+    StepSgdm(const Segment* segments, int count, const SgdmCoefficients<float>* at) {
   constexpr int kEach = SignedCoder4::kEach;
-  const CodedStepSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
+  const Segment s = segments[SegmentOf(segments, count, blockIdx.x)];
   const SgdmCoefficients<float> c = *at;
   ForBlocks<kStateBlock4>(s, [&](int64_t block) {
     const int64_t first = block * kStateBlock4 + LaneInWarp() * kEach;
     float p[kEach], g[kEach], m[kEach];
-    LoadFloats(s.p, first, s.numel, p);
-    LoadFloats(s.g, first, s.numel, g);
+    LoadStep(s, first, p, g);
     DecodeLane<SignedCoder4>(s.m_codes, s.m_scales[block], first, s.numel, m);
     for (int i = 0; i < kEach; ++i) SgdmElement(p[i], g[i], m[i], c);
-    StoreFloats(s.p, first, s.numel, p);
+    StoreStep(s, first, p);
     const float scale = EncodeLane<SignedCoder4>(m, first, s.numel, s.m_codes);
     if (LaneInWarp() == 0) s.m_scales[block] = scale;
   });
@@ -135,18 +135,38 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+template <class MCoder, class VCoder, class Segment>
+void LaunchAdamW(const Table<Segment>& table, const AdamWCoefficients<float>* c, Stream stream) {
+  Launch(StepAdamW<MCoder, VCoder, Segment>, table.tiles, kThreads, stream, table.segments,
+         table.count, c);
+}
+template <class Segment>
+void LaunchSgdm(const Table<Segment>& table, const SgdmCoefficients<float>* c, Stream stream) {
+  Launch(StepSgdm<Segment>, table.tiles, kThreads, stream, table.segments, table.count, c);
+}
+
 }  // namespace
 
 void AdamWStep4(Table<CodedStepSegment> table, const AdamWCoefficients<float>* c, Stream stream) {
-  Launch(StepAdamW<SignedCoder4, LinearCoder4>, table.tiles, kThreads, stream, table.segments,
-         table.count, c);
+  LaunchAdamW<SignedCoder4, LinearCoder4>(table, c, stream);
 }
 void AdamWStep8(Table<CodedStepSegment> table, const AdamWCoefficients<float>* c, Stream stream) {
-  Launch(StepAdamW<SignedCoder8, UnsignedCoder8>, table.tiles, kThreads, stream, table.segments,
-         table.count, c);
+  LaunchAdamW<SignedCoder8, UnsignedCoder8>(table, c, stream);
 }
 void SgdmStep4(Table<CodedStepSegment> table, const SgdmCoefficients<float>* c, Stream stream) {
-  Launch(StepSgdm, table.tiles, kThreads, stream, table.segments, table.count, c);
+  LaunchSgdm(table, c, stream);
+}
+void AdamWStep4Narrow(Table<NarrowCodedStepSegment> table, const AdamWCoefficients<float>* c,
+                      Stream stream) {
+  LaunchAdamW<SignedCoder4, LinearCoder4>(table, c, stream);
+}
+void AdamWStep8Narrow(Table<NarrowCodedStepSegment> table, const AdamWCoefficients<float>* c,
+                      Stream stream) {
+  LaunchAdamW<SignedCoder8, UnsignedCoder8>(table, c, stream);
+}
+void SgdmStep4Narrow(Table<NarrowCodedStepSegment> table, const SgdmCoefficients<float>* c,
+                     Stream stream) {
+  LaunchSgdm(table, c, stream);
 }
 
 void AdamWStepRank1(Table<Rank1StepSegment> table, const AdamWCoefficients<float>* c,

@@ -5,6 +5,7 @@
 //   bytes a parameter, read and written:  8 bits 16.06;  4 bits 14.13;  4 bits with v by rank 1 23
 
 #include "core/kernels/device.h"
+#include "core/kernels/narrow_parameter.h"
 #include "core/kernels/state_steps.h"
 
 namespace tw::kernels::device {
@@ -26,6 +27,21 @@ void AdamWStep4(Table<CodedStepSegment> table, const AdamWCoefficients<float>* c
 void AdamWStep8(Table<CodedStepSegment> table, const AdamWCoefficients<float>* c, Stream stream);
 // p, g, m
 void SgdmStep4(Table<CodedStepSegment> table, const SgdmCoefficients<float>* c, Stream stream);
+
+// The same on bf16 parameters and gradients, in one pass.
+struct NarrowCodedStepSegment : NarrowParameter {
+  uint8_t* m_codes = nullptr;
+  float* m_scales = nullptr;
+  uint8_t* v_codes = nullptr;
+  float* v_scales = nullptr;
+  int64_t first_tile = 0;
+};
+void AdamWStep4Narrow(Table<NarrowCodedStepSegment> table, const AdamWCoefficients<float>* c,
+                      Stream stream);
+void AdamWStep8Narrow(Table<NarrowCodedStepSegment> table, const AdamWCoefficients<float>* c,
+                      Stream stream);
+void SgdmStep4Narrow(Table<NarrowCodedStepSegment> table, const SgdmCoefficients<float>* c,
+                     Stream stream);
 
 // Matrices [numel / cols, cols] whose v has the scale min(row maximum, column maximum)
 // (optim/state/int4_rank1.cc); m as in AdamWStep4.

@@ -24,11 +24,12 @@ __device__ inline double SumOfPiece(int64_t begin, int64_t end, Term term) {
   return __shfl_sync(kWholeWarp, sum, 0);
 }
 
-// Sum of pieces [0, count) by a block of kThreads threads, which all get it. `lanes` is shared
-// memory for kThreads doubles.
-__device__ inline double SumOfPieces(const double* pieces, int64_t count, double* lanes) {
+// Sum of term(i), i in [0, count), by a block of kThreads threads, which all get it. `lanes` is
+// shared memory for kThreads doubles.
+template <class Term>
+__device__ inline double SumOfTerms(int64_t count, Term term, double* lanes) {
   double sum = 0;
-  for (int64_t p = threadIdx.x; p < count; p += kThreads) sum += pieces[p];
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += term(i);
   lanes[threadIdx.x] = sum;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
@@ -39,6 +40,10 @@ __device__ inline double SumOfPieces(const double* pieces, int64_t count, double
   sum = lanes[0];
   __syncthreads();
   return sum;
+}
+__device__ inline double SumOfPieces(const double* pieces, int64_t count, double* lanes) {
+  return SumOfTerms(
+      count, [&](int64_t p) { return pieces[p]; }, lanes);
 }
 
 }  // namespace tw::kernels::device

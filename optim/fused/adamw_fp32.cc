@@ -1,5 +1,6 @@
 // AdamW on moments in fp32: 28 bytes a parameter.
 
+#include "core/kernels/device_kernels.h"
 #include "optim/fused/fused_step.h"
 
 namespace tw {
@@ -11,6 +12,11 @@ class Kernel : public FusedAdamW {
             const kernels::AdamWCoefficients<float>& c) const override {
     kernels::AdamWStep(parameter.value.f32(), parameter.grad.f32(), m.slots[0].f32(),
                        v.slots[0].f32(), c);
+  }
+  bool StepNarrow(const kernels::NarrowParameter& x, const MomentState& m, const MomentState& v,
+                  const kernels::AdamWCoefficients<float>& c) const override {
+    kernels::OnDevice()->AdamWStepNarrow(x, m.slots[0].f32(), v.slots[0].f32(), c);
+    return true;
   }
 };
 

@@ -1,5 +1,6 @@
 // AdamW on moments in 8 bits: 16.06 bytes a parameter.
 
+#include "core/kernels/device_kernels.h"
 #include "optim/fused/fused_step.h"
 
 namespace tw {
@@ -11,6 +12,11 @@ class Kernel : public FusedAdamW {
             const kernels::AdamWCoefficients<float>& c) const override {
     kernels::AdamWStep8(parameter.value.f32(), parameter.grad.f32(), CodedMomentOf(m),
                         CodedMomentOf(v), c);
+  }
+  bool StepNarrow(const kernels::NarrowParameter& x, const MomentState& m, const MomentState& v,
+                  const kernels::AdamWCoefficients<float>& c) const override {
+    kernels::OnDevice()->AdamWStep8Narrow(x, CodedMomentOf(m), CodedMomentOf(v), c);
+    return true;
   }
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 // Fused steps: one pass over fp32 parameter, gradient and moments as they rest. Registered under
 // the name of the StateCodec whose slots they read and write; a pair without one goes through
-// tiles.h, with the same bits.
+// tiles.h, with the same bits. On a device some take bf16 parameters too, and say whether they did.
 
 #include "core/base/registry.h"
 #include "core/kernels/optimizer.h"
@@ -17,6 +17,10 @@ class FusedAdamW {
   virtual bool on_host() const { return true; }  // false: tiles are the host's way
   virtual void Step(const ParameterView& parameter, const MomentState& m, const MomentState& v,
                     const kernels::AdamWCoefficients<float>& c) const = 0;
+  virtual bool StepNarrow(const kernels::NarrowParameter& x, const MomentState& m,
+                          const MomentState& v, const kernels::AdamWCoefficients<float>& c) const {
+    return false;
+  }
 };
 
 class FusedSgdm {
@@ -25,6 +29,10 @@ class FusedSgdm {
   virtual ~FusedSgdm() = default;
   virtual void Step(const ParameterView& parameter, const MomentState& m,
                     const kernels::SgdmCoefficients<float>& c) const = 0;
+  virtual bool StepNarrow(const kernels::NarrowParameter& x, const MomentState& m,
+                          const kernels::SgdmCoefficients<float>& c) const {
+    return false;
+  }
 };
 
 // Made once a codec; null: there is none.

@@ -236,6 +236,52 @@ TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
   EXPECT_EQ(emulation::LaunchCount() - before, 2 * 4);
 }
 
+// Scratch is cut among all matrices of a launch: what each makes alone it makes beside others.
+TEST_F(QueueSteps, FactoredMomentsTogetherAreThoseOfEachAlone) {
+  struct Matrix {
+    Both<float> p, g, m_scales, means;
+    Both<uint8_t> m_codes;
+    int64_t cols;
+  };
+  const auto make = [&] {
+    std::vector<Matrix> out;
+    for (const auto& [rows, cols] :
+         std::vector<std::pair<size_t, size_t>>{{1, 1}, {3, 129}, {0, 5}, {33, 65}, {140, 131}}) {
+      const size_t n = rows * cols;
+      out.push_back({Floats(n, 1), Floats(n, 2), New(std::vector<float>((n + 127) / 128)),
+                     New(std::vector<float>(rows + cols)), New(std::vector<uint8_t>((n + 1) / 2)),
+                     static_cast<int64_t>(cols)});
+    }
+    return out;
+  };
+  const auto step = [&](Matrix& x) {
+    queue_->AdamWStepFactor(x.p.span(), x.g.span(), x.cols, {x.m_codes.span(), x.m_scales.span()},
+                            x.means.span(), kAdamW);
+  };
+  std::vector<Matrix> together = make(), alone = make();
+  const int64_t before = emulation::LaunchCount();
+  for (int update = 0; update < 2; ++update) {
+    OnDevice([&] {
+      tw::Together rows;
+      for (Matrix& x : together) {
+        rows.Next();
+        step(x);
+      }
+    });
+  }
+  EXPECT_EQ(emulation::LaunchCount() - before, 2 * 5);
+  for (int update = 0; update < 2; ++update) {
+    for (Matrix& x : alone) OnDevice([&] { step(x); });
+  }
+  for (size_t i = 0; i < alone.size(); ++i) {
+    EXPECT_TRUE(SameBits(alone[i].p.device(), together[i].p.device())) << i;
+    EXPECT_TRUE(SameBits(alone[i].means.device(), together[i].means.device())) << i;
+    EXPECT_TRUE(SameBits(alone[i].m_codes.device(), together[i].m_codes.device())) << i;
+    EXPECT_TRUE(SameBits(alone[i].m_scales.device(), together[i].m_scales.device())) << i;
+  }
+  EXPECT_FALSE(SameBits(alone[4].p.host(), alone[4].p.device()));
+}
+
 TEST_F(QueueSteps, SumsInNumbersOfTwoBytesAreRoundedOnce) {
   const std::vector<float> from = RandomFloats(1000, 1), to = RandomFloats(1000, 2);
   std::vector<uint16_t> narrow, want_bf16, want_half;

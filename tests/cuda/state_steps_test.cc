@@ -1,5 +1,6 @@
 #include "core/kernels/state_steps.h"
 
+#include "core/kernels/state_factor_device.h"
 #include "core/kernels/state_steps_device.h"
 #include "tests/core/kernels/sample_data.h"
 #include "tests/cuda/device_memory.h"
@@ -148,6 +149,102 @@ TEST_F(DeviceStateSteps, Rank1MaximaCodesAndParametersAreTheCpus) {
     EXPECT_TRUE(SameBits(x.v.codes, Download(s.v_codes, x.v.codes.size()))) << i;
     EXPECT_TRUE(SameBits(all_maxima[i], Download(s.v_maxima, all_maxima[i].size()))) << i;
   }
+}
+
+// What optim/state/int4_factor.cc and AdamW make of a matrix.
+void FactorOnCpu(Parameter& x, std::vector<float>& means, size_t rows) {
+  const size_t cols = means.size() - rows;
+  std::vector<float> m(x.p.size()), v = m;
+  const auto fit = [&] {
+    double mean = 0;
+    for (size_t row = 0; row < rows; ++row) mean += means[row];
+    mean /= static_cast<double>(rows);
+    for (size_t i = 0; i < v.size(); ++i) {
+      const float factor = mean > 0 ? static_cast<float>(means[i / cols] / mean) : 0.0f;
+      v[i] = factor * means[rows + i % cols];
+    }
+  };
+  fit();
+  kernels::SecondMomentStep(x.g, v, kAdamW);
+  std::vector<double> sums(means.size());
+  for (size_t i = 0; i < v.size(); ++i) {
+    sums[i / cols] += v[i];
+    sums[rows + i % cols] += v[i];
+  }
+  for (size_t i = 0; i < means.size(); ++i) {
+    means[i] = static_cast<float>(sums[i] / static_cast<double>(i < rows ? cols : rows));
+  }
+  fit();
+  kernels::AdamWCoefficients<float> around = kAdamW;
+  around.beta2 = 1;
+  around.rest2 = 0;
+  kernels::DecodeBlocks4(Code4::kDeSigned, x.m.codes, x.m.scales, m);
+  kernels::AdamWStep(x.p, x.g, m, v, around);
+  kernels::EncodeBlocks4(Code4::kDeSigned, m, x.m.codes, x.m.scales);
+}
+
+// Sums in another order are at most some 1e-12 away, so a mean may be the next number in fp32 and
+// v, of three means, three such steps away, in each of three updates.
+constexpr double kNear = 3 * 3 * 1.2e-7;
+
+TEST_F(DeviceStateSteps, FactoredMomentsAreNearTheCpusAndTheSameEveryTime) {
+  const auto* c = Upload(std::vector{kAdamW});
+  // Around those of warps, panels and slabs; the last one's gradients are zeros.
+  const std::vector<std::pair<size_t, size_t>> shapes = {
+      {1, 1}, {7, 1}, {1, 31}, {3, 129}, {33, 65}, {128, 128}, {129, 40}, {300, 257}, {50, 70}};
+  const auto run = [&](uint64_t seed, bool check) {
+    SetSeed(seed);
+    std::vector<device::FactorStepSegment> segments(1);
+    std::vector<Parameter> parameters(1);
+    std::vector<std::vector<float>> starts(1), all_means(1);
+    for (const auto& [rows, cols] : shapes) {
+      const size_t n = rows * cols;
+      Parameter x{
+          RandomFloats(n, n), Gradient(n, n + 1), Encoded(RandomFloats(n, n + 2), true, true), {}};
+      if (rows == 50) x.g.assign(n, 0.0f);
+      std::vector<float> means(rows + cols);
+      device::FactorStepSegment segment{Upload(x.p), Upload(x.g), Upload(x.m.codes),
+                                        Upload(x.m.scales), Upload(means)};
+      segment.cols = static_cast<int64_t>(cols);
+      segment.numel = static_cast<int64_t>(n);
+      segments.push_back(segment);
+      starts.push_back(x.p);
+      for (int step = 0; step < 3; ++step) FactorOnCpu(x, means, rows);
+      parameters.push_back(x);
+      all_means.push_back(means);
+    }
+    const int64_t tiles = device::PlaceFactor(segments);
+    device::UseFactorScratch(
+        segments, AllocateOf<uint8_t>(static_cast<size_t>(device::FactorScratchBytes(segments))));
+    const device::Table<device::FactorStepSegment> table{
+        Upload(segments), static_cast<int32_t>(segments.size()), tiles};
+    const int64_t sum_tiles = device::FactorSumTiles(segments);
+    for (int step = 0; step < 3; ++step) {
+      EXPECT_EQ(LaunchesOf(5, [&] { device::AdamWStepFactor(table, sum_tiles, c, stream()); }), 5);
+    }
+    std::vector<std::vector<float>> left;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const Parameter& x = parameters[i];
+      const device::FactorStepSegment& s = segments[i];
+      const std::vector<float> p = Download(s.p, x.p.size());
+      const std::vector<float> means = Download(s.v_means, all_means[i].size());
+      left.push_back(p);
+      left.push_back(means);
+      if (!check) continue;
+      EXPECT_TRUE(SameBits(x.m.codes, Download(s.m_codes, x.m.codes.size()))) << i;
+      EXPECT_TRUE(SameBits(x.m.scales, Download(s.m_scales, x.m.scales.size()))) << i;
+      for (size_t k = 0; k < means.size(); ++k) {
+        EXPECT_NEAR(means[k], all_means[i][k], kNear * all_means[i][k]) << i << ", mean " << k;
+      }
+      for (size_t k = 0; k < p.size(); ++k) {
+        const double moved = std::abs(x.p[k] - starts[i][k]);
+        EXPECT_NEAR(p[k], x.p[k], kNear * (moved + std::abs(x.p[k]))) << i << ", element " << k;
+      }
+    }
+    return left;
+  };
+  const auto first = run(1, true), second = run(2, false);
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(SameBits(first[i], second[i])) << i;
 }
 
 }  // namespace
