@@ -34,7 +34,8 @@ struct PipelineOptions {
   uint64_t seed = 1;
   StateBag* state = nullptr;
   SpanLog* spans = nullptr;  // null: no timeline
-  DeviceMemory* memory = nullptr;  // where gradients lie, when on a device; the lane is in its scope
+  DeviceMemory* memory =
+      nullptr;  // where gradients lie, when on a device; the lane is in its scope
 };
 
 class BucketPipeline {

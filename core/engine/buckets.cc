@@ -1,5 +1,7 @@
 #include "core/engine/buckets.h"
 
+#include <ATen/ops/zeros.h>
+
 namespace tw {
 
 std::vector<std::vector<int>> AssignBuckets(std::span<const int64_t> bytes, int64_t cap_bytes) {
@@ -15,6 +17,20 @@ std::vector<std::vector<int>> AssignBuckets(std::span<const int64_t> bytes, int6
     filled += padded;
   }
   return buckets;
+}
+
+std::vector<at::Tensor> GradientsInARow(std::span<const at::Tensor> leaves, at::Tensor* storage) {
+  int64_t bytes = 0;
+  for (const at::Tensor& leaf : leaves) bytes += PaddedBytes(static_cast<int64_t>(leaf.nbytes()));
+  *storage = at::zeros({bytes}, leaves[0].options().dtype(at::kByte));
+  std::vector<at::Tensor> grads;
+  int64_t at = 0;
+  for (const at::Tensor& leaf : leaves) {
+    const int64_t size = static_cast<int64_t>(leaf.nbytes());
+    grads.push_back(storage->narrow(0, at, size).view(leaf.scalar_type()).view(leaf.sizes()));
+    at += PaddedBytes(size);
+  }
+  return grads;
 }
 
 }  // namespace tw

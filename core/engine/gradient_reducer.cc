@@ -8,16 +8,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
-
-#include <algorithm>
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/engine/buckets.h"
-#include "core/kernels/device_kernels.h"
 
 namespace tw {
 namespace {
@@ -62,23 +58,16 @@ GradientReducer::GradientReducer(const NamedTensors& parameters, const Plan* pla
   }
   for (size_t b = 0; b < buckets_.size(); ++b) {
     Bucket& bucket = buckets_[b];
-    int64_t bytes = 0;
-    for (int i : bucket.parameters) bytes += PaddedBytes(sizes[static_cast<size_t>(i)]);
-    const at::Tensor& first = leaves_[static_cast<size_t>(bucket.parameters[0])].second;
-    bucket.storage = at::zeros({bytes}, first.options().dtype(at::kByte));
-    int64_t at = 0;
-    for (int i : bucket.parameters) {
-      const at::Tensor& leaf = leaves_[static_cast<size_t>(i)].second;
-      at::Tensor grad = bucket.storage.narrow(0, at, static_cast<int64_t>(leaf.nbytes()))
-                            .view(leaf.scalar_type())
-                            .view(leaf.sizes());
-      at += PaddedBytes(sizes[static_cast<size_t>(i)]);
-      grads_[static_cast<size_t>(i)] = grad;
+    std::vector<at::Tensor> leaves;
+    for (int i : bucket.parameters) leaves.push_back(leaves_[static_cast<size_t>(i)].second);
+    const std::vector<at::Tensor> grads = GradientsInARow(leaves, &bucket.storage);
+    for (size_t k = 0; k < leaves.size(); ++k) {
+      const int i = bucket.parameters[k];
+      grads_[static_cast<size_t>(i)] = grads[k];
       bucket_of_[static_cast<size_t>(i)] = static_cast<int>(b);
-      bucket.grads.push_back(ViewOf(grad));
-      at::Tensor handle = leaf;
-      handle.mutable_grad() = grad;
-      torch::autograd::impl::set_post_acc_grad_hooks(handle, std::make_unique<Hook>(this, i));
+      bucket.grads.push_back(ViewOf(grads[k]));
+      leaves[k].mutable_grad() = grads[k];
+      torch::autograd::impl::set_post_acc_grad_hooks(leaves[k], std::make_unique<Hook>(this, i));
     }
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -106,7 +95,7 @@ void GradientReducer::ZeroGradients() {
 
 void GradientReducer::Start(uint64_t step) {
   step_ = step;
-  local_finite_ = true;
+  check_.Begin();
   agreed_ = false;
   wire_start_ = BytesSent();
 }
@@ -171,8 +160,7 @@ Async GradientReducer::RunBucket(int b) {
   if (bucket.ready) CurrentQueue()->After(*bucket.ready);
   if (!agreed_) {
     ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kCheck, b});
-    CheckFinite(bucket.vectors);
-    if (!local_finite_) {  // zeros keep the protocol going; the step is rolled back in Finish
+    if (!check_.Look(bucket.vectors)) {  // zeros go on in their place; Finish rolls the step back
       for (const TensorView& v : bucket.vectors) FillZero(v);
     }
   }
@@ -182,31 +170,14 @@ Async GradientReducer::RunBucket(int b) {
   return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
 }
 
-// On a device the answer is not waited for before Agree.
-void GradientReducer::CheckFinite(std::span<const TensorView> vectors) {
-  auto* const device = kernels::OnDevice();
-  if (!device) {
-    local_finite_ = local_finite_ && std::all_of(vectors.begin(), vectors.end(), AllFinite);
-    return;
-  }
-  Together together;
-  for (const TensorView& v : vectors) {
-    together.Next();
-    device->CheckFinite(v);
-  }
-}
-
 void GradientReducer::LookAtVectors() {
   if (vectors_ready_) CurrentQueue()->After(*vectors_ready_);
-  for (const Bucket& bucket : buckets_) CheckFinite(bucket.vectors);
+  for (const Bucket& bucket : buckets_) check_.Look(bucket.vectors);
 }
 
 Status GradientReducer::Agree() {
-  if (auto* device = kernels::OnDevice()) {
-    local_finite_ = device->TakeAllFinite() && local_finite_;
-    TW_RETURN_IF_ERROR(device->Wait());
-  }
-  control_.back() = local_finite_ ? 0 : 1;
+  TW_ASSIGN_OR_RETURN(const bool finite, check_.Finite());
+  control_.back() = finite ? 0 : 1;
   if (comm_->size() == 1) return OkStatus();
   ScopedTimer timer(SpanTarget{options_.spans, SpanKind::kAgree});
   return comm_->AllReduceSum(control_, {step_, -1, "agreement on finite gradients"});
@@ -271,40 +242,6 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(); }));
   const DeviceScope scope(options_.device.training);
   control_.back() == 0 ? state_->CommitJournal() : state_->Rollback();
-  return Outcome(start, sums);
-}
-
-StatusOr<ReduceOutcome> GradientReducer::Exchange(uint64_t step,
-                                                  std::span<const TensorView> vectors,
-                                                  std::span<double> sums, const TurnOptions& turn) {
-  pipeline_.set_turn(turn);
-  StartExchange(step, vectors, sums);
-  StatusOr<ReduceOutcome> outcome = FinishExchange(sums);
-  pipeline_.set_turn({});
-  return outcome;
-}
-
-void GradientReducer::StartExchange(uint64_t step, std::span<const TensorView> vectors,
-                                    std::span<const double> sums) {
-  TW_CHECK(!armed_ && !exchanging_);
-  TW_CHECK_EQ(vectors.size(), views_.size());
-  exchanging_ = true;
-  Start(step);
-  for (Bucket& bucket : buckets_) {
-    bucket.vectors.clear();
-    for (int i : bucket.parameters) bucket.vectors.push_back(vectors[static_cast<size_t>(i)]);
-  }
-  control_.assign(sums.begin(), sums.end());
-  control_.push_back(0);
-  LaunchAgreedExchange();
-}
-
-StatusOr<ReduceOutcome> GradientReducer::FinishExchange(std::span<double> sums) {
-  TW_CHECK(exchanging_);
-  const double start = NowMs();
-  const Status done = lane_->Wait();
-  exchanging_ = false;
-  TW_RETURN_IF_ERROR(done);
   return Outcome(start, sums);
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/api/optimizer.h"
 #include "core/engine/bucket_pipeline.h"
+#include "core/engine/finite_check.h"
 #include "core/engine/lane.h"
 #include "core/engine/tensor_views.h"
 #include "core/engine/two_level.h"
@@ -96,7 +97,6 @@ class GradientReducer {
   int64_t BytesSent() const;
   void Start(uint64_t step);
   std::unique_ptr<DeviceMark> MarkTraining();
-  void CheckFinite(std::span<const TensorView> vectors);
   void LookAtVectors();
   Status Agree();
   void LaunchAgreedExchange();
@@ -117,9 +117,9 @@ class GradientReducer {
   BucketPipeline pipeline_;
   bool armed_ = false;
   uint64_t step_ = 0;
-  int next_bucket_ = 0;       // the order gate
-  bool local_finite_ = true;  // written on the lane, read after Wait
-  bool agreed_ = false;       // before the buckets: no need to look again
+  int next_bucket_ = 0;  // the order gate
+  FiniteCheck check_;    // the lane's
+  bool agreed_ = false;  // before the buckets: no need to look again
   int64_t wire_start_ = 0;
   bool exchanging_ = false;
   // The caller's sums, then the number of ranks that have something non-finite. The lane's from the

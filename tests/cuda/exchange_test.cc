@@ -4,9 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "comm/staged_communicator.h"
 #include "tests/comm/exchange_runner.h"
-#include "tests/comm/fake_codecs.h"
 #include "tests/comm/thread_group.h"
 #include "tests/cuda/emulation/emulated_device.h"
 
@@ -86,12 +87,16 @@ TEST_P(DeviceExchanges, GiveTheHostsBits) {
   const auto host = MeansOf(GetParam(), *codec, specs, nullptr);
   EmulatedDevice device;
   const auto on_device = MeansOf(GetParam(), *codec, specs, &device);
+  // Products of matrices have sums in another order on a device (lowrank_device.h), and no other
+  // bits for that on one rank than on another.
+  const float near = codec->traits().matrix_only ? 1e-5f : 0;
   for (size_t r = 0; r < host.size(); ++r) {
+    ASSERT_EQ(on_device[r], on_device[0]);
     ASSERT_EQ(on_device[r].size(), specs.size());
     for (size_t s = 0; s < specs.size(); ++s) {
       ASSERT_EQ(on_device[r][s].size(), host[r][s].size());
       for (size_t i = 0; i < host[r][s].size(); ++i) {
-        ASSERT_EQ(on_device[r][s][i], host[r][s][i])
+        ASSERT_LE(std::abs(on_device[r][s][i] - host[r][s][i]), near)
             << "rank " << r << ", " << specs[s].name << " at " << i;
       }
     }

@@ -182,17 +182,23 @@ TEST_F(Queue, BytesAreCopiedAndClearedAtAnyAddress) {
 }
 
 TEST_F(Queue, TheHostsMemoryIsFreeWhenPutReturns) {
-  std::vector<Both<uint8_t>> to;
-  for (int i = 0; i < 40; ++i) to.push_back(Bytes(200000 + 7919 * static_cast<size_t>(i % 7), 1));
-  to.push_back(Bytes(5000000));
-  const auto work = [](Both<uint8_t>& x) {
-    static uint8_t turn = 0;
-    std::vector<uint8_t> host(x.size(), static_cast<uint8_t>(turn = (turn + 1) % 41));
-    PutBytes(x.data(), host.data(), host.size());
-    std::fill(host.begin(), host.end(), uint8_t{0xFF});
+  struct Piece {
+    Both<uint8_t> to;
+    uint8_t value;
   };
-  Together(to, work);
-  for (const auto& x : to) EXPECT_TRUE(x.Same());
+  std::vector<Piece> pieces;
+  const auto add = [&](size_t bytes) {
+    pieces.push_back({Bytes(bytes, 1), static_cast<uint8_t>(pieces.size())});
+  };
+  for (size_t i = 0; i < 60; ++i) add(90000 + 7919 * (i % 5));  // wait in the ring for their turn
+  for (size_t i = 0; i < 5; ++i) add(200000 + i);
+  add(5000000);
+  Together(pieces, [](Piece& piece) {
+    std::vector<uint8_t> host(piece.to.size(), piece.value);
+    PutBytes(piece.to.data(), host.data(), host.size());
+    std::fill(host.begin(), host.end(), uint8_t{0xFF});
+  });
+  for (const Piece& piece : pieces) EXPECT_TRUE(piece.to.Same());
 }
 
 class QueueOfManyTensors : public Queue {

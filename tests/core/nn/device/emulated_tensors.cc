@@ -1,9 +1,13 @@
 #include "tests/core/nn/device/emulated_tensors.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/detail/MTIAHooksInterface.h>
 #include <ATen/native/CPUFallback.h>
-#include <ATen/ops/_copy_from_and_resize_native.h>
+#include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/convolution.h>
+#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -18,7 +22,7 @@
 namespace tw {
 namespace {
 
-constexpr auto kType = at::kXPU;
+constexpr auto kType = at::kMTIA;
 
 // Never destroyed: LibTorch may hold tensors until the process ends.
 EmulatedDevice& Device() {
@@ -91,7 +95,7 @@ void Allocator::Freed(void* context) {
   delete piece;
 }
 
-const c10::DispatchKeySet kKeys(c10::DispatchKey::XPU);
+const c10::DispatchKeySet kKeys(c10::DispatchKey::MTIA);
 
 at::Tensor Empty(at::IntArrayRef size, std::optional<at::ScalarType> dtype,
                  std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>,
@@ -111,15 +115,16 @@ at::Tensor Seen(const at::Tensor& tensor) {
   return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(),
                        at::TensorOptions(tensor.scalar_type()));
 }
-at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to, bool) {
+at::Tensor& Copy(at::Tensor& to, const at::Tensor& from, bool) {
   if (to.is_cpu() && operators == 0) ++copies_to_host;
   const HostMayLook look;
   Seen(to).copy_(Seen(from));
   return to;
 }
-at::Tensor CopyFromAndResize(const at::Tensor& from, const at::Tensor& to) {
+at::Tensor CopyBack(const at::Tensor& from, const at::Tensor& to) {
   TORCH_CHECK(from.sizes() == to.sizes(), "an operator's result has another size");
-  return CopyFrom(from, to, false);
+  at::Tensor out = to;
+  return Copy(out, from, false);
 }
 at::Scalar NumberOf(const at::Tensor& tensor) {
   ++copies_to_host;
@@ -143,25 +148,60 @@ void OnCopies(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   at::native::cpu_fallback(op, stack);
 }
 
-int64_t AttentionByProducts(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const std::optional<at::Tensor>&, double, bool, std::optional<double>,
-                            bool) {
-  return 0;
+// LibTorch leaves these to the device itself.
+at::Tensor Convolution(const at::Tensor& x, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, at::IntArrayRef stride,
+                       at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                       at::IntArrayRef output_padding, int64_t groups) {
+  const InOperator within;
+  const auto b = bias && bias->defined() ? std::optional(bias->cpu()) : std::nullopt;
+  return at::convolution(x.cpu(), weight.cpu(), b, stride, padding, dilation, transposed,
+                         output_padding, groups)
+      .to(kEmulatedDevice);
+}
+std::tuple<at::Tensor, at::Tensor, at::Tensor> ConvolutionBackward(
+    const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+    at::IntArrayRef output_padding, int64_t groups, std::array<bool, 3> wanted) {
+  const InOperator within;
+  const int64_t outputs[] = {weight.size(0)};
+  const auto [dx, dw, db] =
+      at::convolution_backward(dy.cpu(), x.cpu(), weight.cpu(), at::IntArrayRef(outputs), stride,
+                               padding, dilation, transposed, output_padding, groups, wanted);
+  const auto moved = [](const at::Tensor& t) { return t.defined() ? t.to(kEmulatedDevice) : t; };
+  return {moved(dx), moved(dw), moved(db)};
 }
 
-TORCH_LIBRARY_IMPL(_, XPU, m) {
+TORCH_LIBRARY_IMPL(_, MTIA, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&OnCopies>());
 }
-TORCH_LIBRARY_IMPL(aten, XPU, m) {
+TORCH_LIBRARY_IMPL(aten, MTIA, m) {
   m.impl("empty.memory_format", TORCH_FN(Empty));
   m.impl("empty_strided", TORCH_FN(EmptyStrided));
   m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
   m.impl("view", TORCH_FN(at::native::view));
-  m.impl("_copy_from", TORCH_FN(CopyFrom));
-  m.impl("_copy_from_and_resize", TORCH_FN(CopyFromAndResize));
+  m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
+  m.impl("copy_", TORCH_FN(Copy));
+  m.impl("_copy_from_and_resize", TORCH_FN(CopyBack));
   m.impl("_local_scalar_dense", TORCH_FN(NumberOf));
-  m.impl("_fused_sdp_choice", TORCH_FN(AttentionByProducts));
+  m.impl("convolution_overrideable", TORCH_FN(Convolution));
+  m.impl("convolution_backward_overrideable", TORCH_FN(ConvolutionBackward));
 }
+
+struct Hooks : at::MTIAHooksInterface {
+  explicit Hooks(at::MTIAHooksArgs) {}
+  bool hasMTIA() const override { return true; }
+  at::DeviceIndex deviceCount() const override { return 1; }
+  at::DeviceIndex getCurrentDevice() const override { return 0; }
+  bool isPinnedPtr(const void*) const override { return false; }
+  // torch::manual_seed seeds it; nobody draws from it.
+  const at::Generator& getDefaultGenerator(at::DeviceIndex) const override {
+    static const at::Generator generator = at::detail::createCPUGenerator();
+    return generator;
+  }
+};
+at::RegistererMTIAHooksRegistry hooks("MTIAHooks", at::MTIAHooksRegistry(),
+                                      at::RegistererMTIAHooksRegistry::DefaultCreator<Hooks>);
 
 c10::impl::DeviceGuardImplRegistrar guard(kType, new c10::impl::FakeGuardImpl<kType>);
 const bool allocator_is_set = [] {

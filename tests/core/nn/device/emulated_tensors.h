@@ -1,6 +1,6 @@
 #pragma once
 // LibTorch's tensors on the emulated device (tests/cuda/emulation/emulated_device.h), for tests of
-// what runs on GPUs with models. To LibTorch they are on kXPU, for which its CPU build has neither
+// what runs on GPUs with models. To LibTorch they are on kMTIA, for which its CPU build has neither
 // memory nor operators, but everything else: autocast, streams, a thread of its own to go backward.
 //
 // - Memory is the device's: a host that touches it crashes the test. The kernels of the tensors'
@@ -17,7 +17,7 @@
 
 namespace tw {
 
-inline constexpr at::Device kEmulatedDevice(at::kXPU, 0);
+inline const at::Device kEmulatedDevice(at::kMTIA, 0);
 
 // The device's tensors are handed to kernels as long as one of these lives. Tensors may outlive it.
 class EmulatedTensors {

@@ -36,9 +36,9 @@ struct Outcome {
   Outcome OnHost() const { return {loss.cpu(), dh.cpu(), dw.cpu()}; }
 };
 
-Outcome Run(const Case& c, at::Device device) {
-  const at::Tensor h = c.hidden.to(device).requires_grad_(),
-                   w = c.weight.to(device).requires_grad_();
+Outcome GradientsOf(const Case& c, at::Device device) {
+  const at::Tensor h = c.hidden.to(device).clone().requires_grad_(),
+                   w = c.weight.to(device).clone().requires_grad_();
   at::Tensor loss;
   {
     const PrecisionScope precision(c.bf16, device.type());
@@ -54,9 +54,9 @@ class DeviceHeadLoss : public testing::Test {
     for (const bool recompute : {false, true}) {
       SCOPED_TRACE(recompute ? "recomputed" : "fused");
       c.options.recompute = recompute;
-      const Outcome want = Run(c, at::kCPU);
+      const Outcome want = GradientsOf(c, at::kCPU);
       const int64_t before = EmulatedTensors::copies_to_host();
-      const Outcome device = Run(c, kEmulatedDevice);
+      const Outcome device = GradientsOf(c, kEmulatedDevice);
       EXPECT_EQ(EmulatedTensors::copies_to_host(), before) << "something waited";
       const Outcome got = device.OnHost();
       EXPECT_NEAR(got.loss.item<double>(), want.loss.item<double>(),
@@ -112,7 +112,7 @@ TEST_F(DeviceHeadLoss, OfNoLabelIsNanWithoutAGradient) {
   c.labels.fill_(kIgnoredLabel);
   for (const bool recompute : {false, true}) {
     c.options.recompute = recompute;
-    const Outcome got = Run(c, kEmulatedDevice).OnHost();
+    const Outcome got = GradientsOf(c, kEmulatedDevice).OnHost();
     EXPECT_TRUE(std::isnan(got.loss.item<double>()));
     EXPECT_EQ(got.dh.abs().max().item<double>(), 0);
     EXPECT_EQ(got.dw.abs().max().item<double>(), 0);
@@ -133,13 +133,13 @@ TEST_F(DeviceHeadLoss, WithoutAGraphAndWithLabelsOnTheDevice) {
 TEST_F(DeviceHeadLoss, RefusesALabelThatIsNoClass) {
   Case c({5, 4, 6});
   c.labels[3] = 6;
-  EXPECT_THROW(Run(c, kEmulatedDevice), c10::Error);
+  EXPECT_THROW(GradientsOf(c, kEmulatedDevice), c10::Error);
 }
 
 TEST_F(DeviceHeadLoss, RecomputeGoesBackwardTwice) {
   Case c({20, 8, 30});
   c.options = {3, true};
-  const Outcome once = Run(c, at::kCPU);
+  const Outcome once = GradientsOf(c, at::kCPU);
   const at::Tensor h = c.hidden.to(kEmulatedDevice),
                    w = c.weight.to(kEmulatedDevice).requires_grad_();
   const at::Tensor loss = HeadLoss(h, w, c.labels, c.options);

@@ -24,7 +24,7 @@ ConfigSection Section(const std::string& name, const Keys& keys) {
   return section;
 }
 
-struct Setup {
+struct TaskSetup {
   std::string task, model;
   Keys keys = {};  // of the model
   std::string precision = "fp32";
@@ -35,7 +35,7 @@ struct Setup {
 
 const Keys kSmall = {{"layers", int64_t{1}}, {"width", int64_t{16}}, {"heads", int64_t{2}}};
 
-std::unique_ptr<Task> Make(const Setup& setup, at::Device device) {
+std::unique_ptr<Task> Make(const TaskSetup& setup, at::Device device) {
   TaskOptions options;
   options.model = Section("model", setup.keys);
   options.model.Set("name", setup.model);
@@ -63,7 +63,7 @@ bool Near(const at::Tensor& got, const at::Tensor& want, double tolerance) {
 
 class DeviceTask : public testing::Test {
  protected:
-  void ExpectTheHosts(const Setup& setup, double tolerance = 2e-5) {
+  void ExpectTheHosts(const TaskSetup& setup, double tolerance = 2e-5) {
     SCOPED_TRACE(setup.model + " " + setup.precision + " " + setup.memory.activations + " " +
                  setup.activations);
     const auto host = Make(setup, at::kCPU), device = Make(setup, kEmulatedDevice);
@@ -125,9 +125,9 @@ TEST_F(DeviceTask, WhereMemoryIsSaved) {
 }
 
 TEST_F(DeviceTask, EvaluatesLikeTheHost) {
-  for (const Setup& setup : {Setup{"lm", "gpt", kSmall}, {"image", "linear"}}) {
-    const auto want = Make(setup, at::kCPU)->EvaluatePart(0, 20);
-    const auto got = Make(setup, kEmulatedDevice)->EvaluatePart(0, 20);
+  for (const TaskSetup& setup : {TaskSetup{"lm", "gpt", kSmall}, {"image", "linear"}}) {
+    const auto want = Make(setup, at::kCPU)->EvaluatePart(0, 1000);
+    const auto got = Make(setup, kEmulatedDevice)->EvaluatePart(0, 1000);
     TW_CHECK_OK(want);
     TW_CHECK_OK(got);
     EXPECT_NEAR(got->loss, want->loss, 1e-5 * want->loss);
@@ -138,7 +138,7 @@ TEST_F(DeviceTask, EvaluatesLikeTheHost) {
 
 TEST_F(DeviceTask, WeightsGoToAFileAndComeBack) {
   const TempFolder dir;
-  const Setup setup{"lm", "llama", kSmall};
+  const TaskSetup setup{"lm", "llama", kSmall};
   const auto from = Make(setup, kEmulatedDevice), to = Make(setup, kEmulatedDevice),
              host = Make(setup, at::kCPU);
   {
