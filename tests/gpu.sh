@@ -38,7 +38,7 @@ pack() {
     # A -dev package goes with the library of its own version.
     dpkg-query -W -f '${Depends}\n' "$package" | tr ',' '\n' | sed -nE 's/^ *(lib[^ ]+) \(= .*/\1/p' | xargs -r dpkg-query -L
   done | grep -E '^/(usr/(bin|include|lib|share/(CLI11|cmake|nlohmann_json|openmpi|pmix|pkgconfig))|etc/openmpi|lib)/' |
-    grep -vE '/fortran/|/java/|\.mod$|/debug/|_test\.so' | sort -u | while read -r file; do
+    grep -vE '/fortran/|/java/|\.mod$|/debug/' | sort -u | while read -r file; do
     if [[ -f $file || -L $file ]]; then echo "$file"; fi
   done >"$list"
   # Libraries that those load, but for the C and C++ libraries, which every machine with a compiler has.
