@@ -30,12 +30,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FULL = {"encode": ["numel=268435456"], "products": ["rows=16384", "cols=16384"], "optimizer": ["rows=16384", "cols=16384", "queued=10"],
         "step": ["blocks=9", "block_steps=8"], "head": ["tokens=8192", "width=768", "vocab=128000", "chunks=64", "repetitions=3"],
         "model": ["model.layers=12", "model.width=768", "model.heads=12", "data.context=1024", "data.vocab=50304", "train.batch_size=8"],
-        "train": ["train.steps=5"]}
+        "train": ["train.steps=5", "data.val_fraction=0.001"]}
 TINY = {"encode": ["numel=4096", "repetitions=7"], "products": ["rows=64", "cols=64", "repetitions=7"],
         "optimizer": ["rows=72", "cols=64", "queued=2", "repetitions=7"], "step": ["blocks=1", "block_steps=2"],
         "head": ["tokens=64", "width=16", "vocab=512", "chunks=8", "repetitions=1"],
         "model": ["model.layers=1", "model.width=32", "model.heads=2", "data.context=32", "data.vocab=300", "train.batch_size=2"],
-        "train": ["train.steps=3", "model.layers=1", "model.width=32", "model.heads=2", "data.context=32", "train.batch_size=2"]}
+        "train": ["train.steps=3", "data.val_fraction=0.001", "model.layers=1", "model.width=32", "model.heads=2", "data.context=32", "train.batch_size=2"]}
 
 
 class Figure:

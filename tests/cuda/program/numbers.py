@@ -51,7 +51,8 @@ class Numbers(harness.ProgramTest):
                 [host] = self.bench("memory", f"name={name}", "width=16", "repetitions=1", *words)
                 self.assertEqual(row["device"], "emulated GPU")
                 self.assertGreater(row["plain_extra_peak_bytes"], row["extra_peak_bytes"])
-                self.assertLess(abs(row["extra_peak_bytes"] / host["extra_peak_bytes"] - 1), 0.2, (row, host))
+                if name != "mlp":  # the emulated device's operators do nothing in place
+                    self.assertLess(abs(row["extra_peak_bytes"] / host["extra_peak_bytes"] - 1), 0.01, (row, host))
 
     def test_steps_with_and_without_the_reducer(self):
         model = ["model.layers=1", "model.width=32", "model.heads=2", "data.context=32", "train.batch_size=2", "blocks=1", "block_steps=2"]
