@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
-#include "core/base/clock.h"
 #include "core/base/config_value.h"
 #include "core/engine/tensor_memory.h"
 #include "launch/world.h"
@@ -16,11 +15,13 @@ struct BenchConfig {
   std::string name;
   int64_t repetitions = 5;
   int64_t threads = 0;
+  std::string device = "cpu";
   static FieldList<BenchConfig> Fields() {
     return FieldList<BenchConfig>()
         .Text("name", &BenchConfig::name, Registry<MemoryRow>::Get().names(), "one row; all else")
         .Int("repetitions", &BenchConfig::repetitions, {1, 1000}, "timed runs of each way")
-        .Int("threads", &BenchConfig::threads, {0, 4096}, "0: cores");
+        .Int("threads", &BenchConfig::threads, {0, 4096}, "0: cores")
+        .Text("device", &BenchConfig::device, kBenchDevices, kBenchDeviceHelp);
   }
 };
 
@@ -31,25 +32,30 @@ double Median(std::vector<double> v) {
 
 }  // namespace
 
-std::vector<MemoryUse> MeasureWays(const std::vector<std::function<void()>>& ways,
-                                   int64_t repetitions) {
+StatusOr<std::vector<MemoryUse>> MeasureWays(const std::vector<std::function<void()>>& ways,
+                                             int64_t repetitions, const BenchDevice& device) {
+  const at::Device where = device.tensors();
   std::vector<MemoryUse> uses(ways.size());
   std::vector<std::vector<double>> times(ways.size());
   for (int64_t repetition = 0; repetition <= repetitions; ++repetition) {
     for (size_t i = 0; i < ways.size(); ++i) {
-      const int64_t before = LiveTensorBytes();
-      ResetPeakTensorBytes();
-      const double start = NowMs();
-      ways[i]();
-      if (repetition > 0) times[i].push_back(NowMs() - start);
-      uses[i].extra_peak_bytes = std::max(uses[i].extra_peak_bytes, PeakTensorBytes() - before);
+      const int64_t before = LiveTensorBytes(where);
+      ResetPeakTensorBytes(where);
+      TW_ASSIGN_OR_RETURN(const double ms, device.Time(1, [&] {
+        ways[i]();
+        return OkStatus();
+      }));
+      if (repetition > 0) times[i].push_back(ms);
+      uses[i].extra_peak_bytes =
+          std::max(uses[i].extra_peak_bytes, PeakTensorBytes(where) - before);
     }
   }
   for (size_t i = 0; i < ways.size(); ++i) uses[i].ms = Median(times[i]);
   return uses;
 }
 
-Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std::ostream& out) {
+Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std::ostream& out,
+                      const DeviceModule* devices) {
   InstallTensorMemoryCounter();
   if (!arguments.empty() && arguments[0] == "sweep") {
     return RunMemorySweep({arguments.begin() + 1, arguments.end()}, json, out);
@@ -61,6 +67,7 @@ Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std:
   const ConfigSection& section = config.section("memory");
   TW_ASSIGN_OR_RETURN(const BenchConfig bench, ParseFields<BenchConfig>(section));
   at::set_num_threads(bench.threads > 0 ? static_cast<int>(bench.threads) : DefaultThreads(1));
+  TW_ASSIGN_OR_RETURN(const auto device, BenchDevice::Open(bench.device, devices, true));
   const auto& registry = Registry<MemoryRow>::Get();
   std::vector<std::string> known;
   for (const FieldInfo& f : BenchConfig::Fields().infos()) known.push_back(f.key);
@@ -77,7 +84,7 @@ Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std:
         CheckKeys(section, keys,
                   bench.name.empty() ? registry.all_keys() : std::vector<std::string>{}, &idle));
     TW_ASSIGN_OR_RETURN(const auto row, entry->make(section));
-    TW_ASSIGN_OR_RETURN(const MemoryRow::Result r, row->Measure(bench.repetitions));
+    TW_ASSIGN_OR_RETURN(const MemoryRow::Result r, row->Measure(bench.repetitions, *device));
     const double bytes = static_cast<double>(r.ours.extra_peak_bytes);
     const double plain_bytes = static_cast<double>(r.plain.extra_peak_bytes);
     if (json) {
@@ -88,6 +95,7 @@ Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std:
                                   {"ms", r.ours.ms},
                                   {"plain_ms", r.plain.ms},
                                   {"threads", at::get_num_threads()}};
+      if (device->on_device()) j["device"] = device->name();
       j.update(r.more);
       out << j.dump() << std::endl;
     } else {

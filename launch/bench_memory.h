@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/base/registry.h"
+#include "launch/bench_device.h"
 
 namespace tw {
 
@@ -23,8 +24,8 @@ struct MemoryUse {
 };
 
 // Runs `ways` in turn, `repetitions` times each, after one run of each that is not counted.
-std::vector<MemoryUse> MeasureWays(const std::vector<std::function<void()>>& ways,
-                                   int64_t repetitions);
+StatusOr<std::vector<MemoryUse>> MeasureWays(const std::vector<std::function<void()>>& ways,
+                                             int64_t repetitions, const BenchDevice& device);
 
 class MemoryRow {
  public:
@@ -33,12 +34,16 @@ class MemoryRow {
     MemoryUse ours, plain;
     nlohmann::ordered_json more = nlohmann::ordered_json::object();  // shape, options, errors
   };
-  virtual StatusOr<Result> Measure(int64_t repetitions) const = 0;
+  // Its tensors lie on `device`.
+  virtual StatusOr<Result> Measure(int64_t repetitions, const BenchDevice& device) const = 0;
 };
 
-// Keys: name (all rows), repetitions (5), threads (cores), and those of the row. `memory sweep ...`
-// goes to RunMemorySweep. Prints a table, or JSON rows as INTERFACE has them.
-Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std::ostream& out);
+// Keys: name (all rows), repetitions (5), threads (cores), device (cpu), and those of the row. On a
+// device the bytes are those of LibTorch's allocator for it. `memory sweep ...` goes to
+// RunMemorySweep. Prints a table, or JSON rows as INTERFACE has them. `devices` in the place of
+// this machine's, for tests.
+Status RunBenchMemory(const std::vector<std::string>& arguments, bool json, std::ostream& out,
+                      const DeviceModule* devices = nullptr);
 
 // The longest data.context whose training step stays within budget_mb of tensor memory, and
 // tokens/s (forward and backward), for the plain model and each way to save. Keys: budget_mb

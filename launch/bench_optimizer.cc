@@ -1,13 +1,12 @@
 #include "launch/bench_optimizer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 
 #include "core/api/optimizer.h"
-#include "core/base/clock.h"
 #include "core/kernels/simd_target.h"
+#include "launch/bench_device.h"
 #include "launch/peer_process.h"
 
 namespace tw {
@@ -18,6 +17,8 @@ struct BenchOptimizerConfig {
   int64_t rows = 4096;
   int64_t cols = 4096;
   int64_t repetitions = 9;
+  int64_t queued = 1;
+  std::string device = "cpu";
   std::string simd;
   std::string peer;
   std::string python = "python3";
@@ -28,6 +29,8 @@ struct BenchOptimizerConfig {
         .Int("rows", &BenchOptimizerConfig::rows, {1, 1 << 20}, "of the matrix")
         .Int("cols", &BenchOptimizerConfig::cols, {1, 1 << 20}, "of the matrix")
         .Int("repetitions", &BenchOptimizerConfig::repetitions, {7, 1000}, "medians are over these")
+        .Int("queued", &BenchOptimizerConfig::queued, {1, 1000}, "steps in a row a repetition")
+        .Text("device", &BenchOptimizerConfig::device, kBenchDevices, kBenchDeviceHelp)
         .Text("simd", &BenchOptimizerConfig::simd, {}, "best instruction set allowed, as AVX2")
         .Text("peer", &BenchOptimizerConfig::peer, {"", "torch", "torchao"},
               "time the same there, too")
@@ -37,12 +40,13 @@ struct BenchOptimizerConfig {
 
 constexpr const char* kPeer = R"py(
 import sys, time
-peer, name, state, rows, cols = sys.argv[1:4] + [int(x) for x in sys.argv[4:6]]
+peer, name, state, device = sys.argv[1:5]
+rows, cols, queued = map(int, sys.argv[5:])
 import torch
 torch.set_num_threads(1)
 torch.manual_seed(0)
-p = torch.nn.Parameter(torch.randn(rows, cols))
-p.grad = torch.randn(rows, cols) * 1e-3
+p = torch.nn.Parameter(torch.randn(rows, cols, device=device))
+p.grad = torch.randn(rows, cols, device=device) * 1e-3
 if peer == "torch":
     if name == "sgdm":
         optimizer = torch.optim.SGD([p], lr=1e-3, momentum=0.9, fused=True)
@@ -58,29 +62,48 @@ else:
 for _ in range(2):
     optimizer.step()
 print("ready", flush=True)
+wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 for line in sys.stdin:
+    wait()
     start = time.perf_counter()
-    optimizer.step()
-    print(1e3 * (time.perf_counter() - start), flush=True)
+    for _ in range(queued):
+        optimizer.step()
+    wait()
+    print(1e3 * (time.perf_counter() - start) / queued, flush=True)
 )py";
 
-// Bell-shaped numbers.
-void Fill(std::vector<float>& values, float scale, uint64_t state) {
-  for (float& x : values) {
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    uint64_t mixed = state ^ (state >> 32);
-    float sum = -2.0f;
-    for (int i = 0; i < 4; ++i, mixed >>= 16) sum += static_cast<float>(mixed & 0xFFFF) * 0x1p-16f;
-    x = scale * sum;
+// Bell-shaped numbers, where this thread works.
+void Fill(std::span<float> values, float scale, uint64_t state) {
+  std::vector<float> some(std::min<size_t>(values.size(), 1 << 20));
+  for (size_t done = 0; done < values.size(); done += some.size()) {
+    some.resize(std::min(some.size(), values.size() - done));
+    for (float& x : some) {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      uint64_t mixed = state ^ (state >> 32);
+      float sum = -2.0f;
+      for (int i = 0; i < 4; ++i, mixed >>= 16)
+        sum += static_cast<float>(mixed & 0xFFFF) * 0x1p-16f;
+      x = scale * sum;
+    }
+    PutBytes(values.data() + done, some.data(), some.size() * sizeof(float));
   }
 }
 
+// Made and used in a DeviceScope.
 struct Arena {
-  explicit Arena(size_t numel) : parameter(numel), gradient(numel), copy(numel) {
+  Arena(const BenchDevice& on, size_t numel)
+      : device(on),
+        memory(on.memory()),
+        parameter(memory.Get<float>(0, numel)),
+        gradient(memory.Get<float>(1, numel)),
+        copy(memory.Get<float>(2, numel)) {
     Fill(parameter, 0.02f, 1);
     Fill(gradient, 1e-3f, 2);
+    ZeroBytes(copy.data(), copy.size_bytes());
   }
-  std::vector<float> parameter, gradient, copy;
+  const BenchDevice& device;
+  Workspace memory;
+  std::span<float> parameter, gradient, copy;
 };
 
 double Median(std::vector<double> x) {
@@ -90,6 +113,7 @@ double Median(std::vector<double> x) {
 
 struct Timing {
   double ms = 0, copy_ratio = 0, peer_ms = 0, peer_ratio = 0;
+  double of_bound = 0;  // part reached of what memory allows: each number read, and written, once
   int64_t state_bytes = 0;
 };
 
@@ -97,22 +121,24 @@ StatusOr<Timing> Measure(const Optimizer& optimizer, const StateTreatment& treat
                          const BenchOptimizerConfig& config, PeerProcess* peer, Arena& arena) {
   const TensorSpec spec{.id = 0, .name = "bench.weight", .shape = {config.rows, config.cols}};
   const ParameterView view{&spec, ViewOf(arena.parameter), ViewOf(arena.gradient)};
-  StateBag state;
-  Workspace scratch;
+  StateBag state(arena.device.memory());
+  Workspace scratch(arena.device.memory());
   Timing timing;
   std::vector<double> times, copy_ratios, peer_times, peer_ratios;
   constexpr int64_t kWarmUp = 2;
+  int64_t update = 0;
   for (int64_t i = -kWarmUp; i < config.repetitions; ++i) {
-    double start = NowMs();
-    std::memcpy(arena.copy.data(), arena.gradient.data(), arena.gradient.size() * sizeof(float));
-    const double copy = NowMs() - start;
-    start = NowMs();
-    TW_RETURN_IF_ERROR(optimizer.Step({&view, 1}, {.lr = 1e-3,
-                                                   .update = i + kWarmUp + 1,
-                                                   .state = &state,
-                                                   .treatments = {&treatment, 1},
-                                                   .scratch = &scratch}));
-    const double ms = NowMs() - start;
+    TW_ASSIGN_OR_RETURN(const double copy, arena.device.Time(config.queued, [&] {
+      CopyBytes(arena.copy.data(), arena.gradient.data(), arena.copy.size_bytes());
+      return OkStatus();
+    }));
+    TW_ASSIGN_OR_RETURN(const double ms, arena.device.Time(config.queued, [&] {
+      return optimizer.Step({&view, 1}, {.lr = 1e-3,
+                                         .update = ++update,
+                                         .state = &state,
+                                         .treatments = {&treatment, 1},
+                                         .scratch = &scratch});
+    }));
     double peer_ms = 0;
     if (peer) {
       TW_ASSIGN_OR_RETURN(peer_ms, peer->Turn());
@@ -129,6 +155,10 @@ StatusOr<Timing> Measure(const Optimizer& optimizer, const StateTreatment& treat
   timing.peer_ratio = peer ? Median(peer_ratios) : 0;
   timing.state_bytes = state.bytes("optimizer/");
   TW_CHECK_EQ(timing.state_bytes, optimizer.StateBytes(spec, treatment));
+  // A copy moves eight bytes a parameter: it tells how many a second there are.
+  const double copied = 8 * static_cast<double>(spec.numel());
+  const double moved = 1.5 * copied + 2 * static_cast<double>(timing.state_bytes);
+  timing.of_bound = moved / copied / timing.copy_ratio;
   return timing;
 }
 
@@ -137,12 +167,25 @@ Status Row(const ConfigSection& section, const std::string& name, const std::str
   TW_ASSIGN_OR_RETURN(auto optimizer, Registry<Optimizer>::Get().Find(name)->make(section));
   TW_ASSIGN_OR_RETURN(auto codec, Registry<StateCodec>::Get().Find(state)->make(ConfigSection{}));
   const StateTreatment treatment{codec.get(), {{BlockKind::kRow}}};
+  if (arena.device.on_device()) {
+    const TensorSpec spec{.id = 0, .name = "bench.weight", .shape = {config.rows, config.cols}};
+    const Status works = optimizer->CheckOnDevice(spec, treatment);
+    if (!works.ok()) {
+      const std::string why = name + " " + state + ": " + std::string(works.message());
+      if (!config.name.empty() && !config.state.empty()) {
+        return ConfigError("bench.device = cuda: " + why);
+      }
+      if (!json) out << why << std::endl;
+      return OkStatus();
+    }
+  }
   std::unique_ptr<PeerProcess> peer;
   if (!config.peer.empty()) {
-    TW_ASSIGN_OR_RETURN(peer,
-                        PeerProcess::Start(config.python, kPeer,
-                                           {config.peer, name, state, std::to_string(config.rows),
-                                            std::to_string(config.cols)}));
+    TW_ASSIGN_OR_RETURN(
+        peer,
+        PeerProcess::Start(config.python, kPeer,
+                           {config.peer, name, state, config.device, std::to_string(config.rows),
+                            std::to_string(config.cols), std::to_string(config.queued)}));
   }
   TW_ASSIGN_OR_RETURN(const Timing t, Measure(*optimizer, treatment, config, peer.get(), arena));
   const double numel = static_cast<double>(config.rows * config.cols);
@@ -157,8 +200,10 @@ Status Row(const ConfigSection& section, const std::string& name, const std::str
         {"ms", t.ms},
         {"ns_per_param", 1e6 * t.ms / numel},
         {"copy_ratio", t.copy_ratio},
+        {"of_bound", t.of_bound},
         {"state_bytes", t.state_bytes},
         {"state_bytes_per_param", static_cast<double>(t.state_bytes) / numel}};
+    if (arena.device.on_device()) row["device"] = arena.device.name();
     if (peer) {
       row["peer"] = config.peer;
       row["peer_ms"] = t.peer_ms;
@@ -169,8 +214,8 @@ Status Row(const ConfigSection& section, const std::string& name, const std::str
   }
   out << std::left << std::setw(11) << name << std::setw(13) << state << std::right << std::fixed
       << std::setprecision(2) << std::setw(9) << t.ms << std::setw(11) << 1e6 * t.ms / numel
-      << std::setw(8) << t.copy_ratio << std::setprecision(4) << std::setw(11)
-      << static_cast<double>(t.state_bytes) / numel;
+      << std::setw(8) << t.copy_ratio << std::setw(7) << t.of_bound << std::setprecision(4)
+      << std::setw(11) << static_cast<double>(t.state_bytes) / numel;
   if (peer) {
     out << std::setprecision(2) << std::setw(10) << t.peer_ms << std::setw(8) << t.peer_ratio;
   }
@@ -179,7 +224,7 @@ Status Row(const ConfigSection& section, const std::string& name, const std::str
 }
 
 Status RunRows(const ConfigSection& section, const BenchOptimizerConfig& config, bool json,
-               std::ostream& out) {
+               Arena& arena, std::ostream& out) {
   const auto pick = [](const auto& registry, const std::string& wanted,
                        const char* key) -> StatusOr<std::vector<std::string>> {
     if (wanted.empty()) return registry.names();
@@ -189,9 +234,9 @@ Status RunRows(const ConfigSection& section, const BenchOptimizerConfig& config,
   };
   TW_ASSIGN_OR_RETURN(const auto names, pick(Registry<Optimizer>::Get(), config.name, "name"));
   TW_ASSIGN_OR_RETURN(const auto states, pick(Registry<StateCodec>::Get(), config.state, "state"));
-  Arena arena(static_cast<size_t>(config.rows * config.cols));
   if (!json) {
-    out << "optimizer  state               ms   ns/param  copies    B/param"
+    if (arena.device.on_device()) out << arena.device.name() << std::endl;
+    out << "optimizer  state               ms   ns/param  copies  bound    B/param"
         << (config.peer.empty() ? "" : "      peer   ratio") << std::endl;
   }
   for (const std::string& name : names) {
@@ -204,7 +249,8 @@ Status RunRows(const ConfigSection& section, const BenchOptimizerConfig& config,
 
 }  // namespace
 
-Status RunBenchOptimizer(const std::vector<std::string>& overrides, bool json, std::ostream& out) {
+Status RunBenchOptimizer(const std::vector<std::string>& overrides, bool json, std::ostream& out,
+                         const DeviceModule* devices) {
   Config given;
   for (const std::string& assignment : overrides) TW_RETURN_IF_ERROR(given.Override(assignment));
   TW_RETURN_IF_ERROR(given.CheckSections({"", "optimizer"}));
@@ -222,7 +268,13 @@ Status RunBenchOptimizer(const std::vector<std::string>& overrides, bool json, s
     return ConfigError("bench.simd = \"" + config.simd + "\" is not offered here" +
                        KnownWords(config.simd, kernels::SimdTargets()));
   }
-  const Status status = RunRows(section, config, json, out);
+  const auto run = [&]() -> Status {
+    TW_ASSIGN_OR_RETURN(const auto device, BenchDevice::Open(config.device, devices));
+    const DeviceScope scope(device->queue());
+    Arena arena(*device, static_cast<size_t>(config.rows * config.cols));
+    return RunRows(section, config, json, arena, out);
+  };
+  const Status status = run();
   kernels::LimitSimdTarget("");
   return status;
 }

@@ -20,13 +20,12 @@ std::string WhyNot(const DeviceModule& devices, const World& world) {
   return torch.ok() ? "" : std::string(torch.message());
 }
 
-// "cuda" is that of the number, "mtia:0" is itself.
+}  // namespace
+
 at::Device TensorDevice(const std::string& word, int number) {
   return at::Device(word.find(':') == std::string::npos ? word + ":" + std::to_string(number)
                                                         : word);
 }
-
-}  // namespace
 
 Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
                         const DeviceModule& devices, World& world, std::string* note) {

@@ -22,6 +22,8 @@ struct ChosenDevice {
   std::string name;  // "NVIDIA H200", for logs and checkpoints; empty: the host
   at::Device tensors = at::kCPU;
 };
+// LibTorch's device for CudaModule::tensors: "cuda" is that of the number, "mtia:0" is itself.
+at::Device TensorDevice(const std::string& word, int number);
 // What OpenChosenDevice has chosen.
 ChosenDevice DeviceOf(const DeviceModule& devices, const World& world);
 

@@ -45,8 +45,8 @@ PeerProcess::~PeerProcess() {
   if (child_ > 0) waitpid(child_, &code, 0);
 }
 
-StatusOr<double> PeerProcess::Turn() {
-  std::fputs("\n", to_);
+StatusOr<double> PeerProcess::Turn(const std::string& word) {
+  std::fputs((word + "\n").c_str(), to_);
   std::fflush(to_);
   TW_ASSIGN_OR_RETURN(const std::string line, ReadLine());
   return std::strtod(line.c_str(), nullptr);

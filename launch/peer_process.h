@@ -24,8 +24,8 @@ class PeerProcess {
   PeerProcess(const PeerProcess&) = delete;
   PeerProcess& operator=(const PeerProcess&) = delete;
 
-  // Milliseconds of one repetition.
-  StatusOr<double> Turn();
+  // Milliseconds of one repetition; or whatever number the script has for this word.
+  StatusOr<double> Turn(const std::string& word = "");
 
  private:
   PeerProcess() = default;

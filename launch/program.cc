@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
+#include <variant>
 
 #include "core/base/config_value.h"
 #include "core/engine/catch_torch.h"
@@ -39,17 +40,20 @@ constexpr char kBenchExamples[] = R"(kinds:
              sequence that fits a budget
   optimizer  a step of every optimizer on every state, bytes a parameter, against PyTorch
   planner    bytes of L-GreCo's plan against uniform compression at no more error, and its cost
-  step       a step through the gradient reducer against the same step without it, one rank
+  step       a step through the gradient reducer against the same step without it, one rank, and PyTorch's
+encode, memory, optimizer and step take device=cuda: the same on this machine's first GPU
 examples:
   tightwire bench encode
   tightwire bench encode name=topk ratio=0.001 numel=1000000 --json
   tightwire bench encode name=topk peer=torch
   tightwire bench encode products=4 rows=768 cols=256
+  tightwire bench encode device=cuda numel=268435456 peer=torch        (1 GiB, on the GPU)
   tightwire bench optimizer name=adamw state=int4 peer=torch
   launch/cluster --hosts 4 --rate 100mbit -- bench exchange rate=100mbit
   tightwire bench memory name=head chunks=16 form=fused
   tightwire bench memory sweep budget_mb=1024 model.layers=8
-  tightwire bench step model.layers=4 blocks=15)";
+  tightwire bench step model.layers=4 blocks=15
+  tightwire bench step device=cuda peer=torch model.layers=12 model.width=768 model.heads=12)";
 
 constexpr char kExplainExamples[] = R"(examples:
   tightwire explain examples/01_char_lm/config.toml compressor.name=powersgd compressor.rank=4 ranks=8
@@ -78,14 +82,22 @@ constexpr char kInspectExamples[] = R"(examples:
   tightwire inspect runs/char-lm-20260101-120000/checkpoints/step-00001000
   tightwire inspect model.safetensors)";
 
-tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arguments, bool json) {
+tw::Status RunBench(const std::string& kind, const std::vector<std::string>& arguments, bool json,
+                    const tw::DeviceModule* devices) {
   using Bench = tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&);
-  const std::map<std::string, Bench> kinds = {
-      {"encode", tw::RunBenchEncode},   {"exchange", tw::RunBenchExchange},
-      {"memory", tw::RunBenchMemory},   {"optimizer", tw::RunBenchOptimizer},
-      {"planner", tw::RunBenchPlanner}, {"step", tw::RunBenchStep}};
+  using DeviceBench =
+      tw::Status (*)(const std::vector<std::string>&, bool, std::ostream&, const tw::DeviceModule*);
+  const std::map<std::string, std::variant<Bench, DeviceBench>> kinds = {
+      {"encode", &tw::RunBenchEncode},   {"exchange", &tw::RunBenchExchange},
+      {"memory", &tw::RunBenchMemory},   {"optimizer", &tw::RunBenchOptimizer},
+      {"planner", &tw::RunBenchPlanner}, {"step", &tw::RunBenchStep}};
   const auto it = kinds.find(kind);
-  if (it != kinds.end()) return it->second(arguments, json, std::cout);
+  if (it != kinds.end()) {
+    if (const auto* bench = std::get_if<Bench>(&it->second)) {
+      return (*bench)(arguments, json, std::cout);
+    }
+    return std::get<DeviceBench>(it->second)(arguments, json, std::cout, devices);
+  }
   std::vector<std::string> known;
   for (const auto& [name, bench] : kinds) known.push_back(name);
   return tw::ConfigError("bench " + kind + ": there is no such kind" + tw::KnownWords(kind, known));
@@ -103,7 +115,7 @@ void SplitConfig(std::vector<std::string>& arguments, std::string& config) {
 
 namespace tw {
 
-int ProgramMain(int argc, char** argv) {
+int ProgramMain(int argc, char** argv, const DeviceModule* devices) {
   CLI::App app{"tightwire: data-parallel training over slow networks and in small memory"};
   app.name("tightwire");
   app.set_version_flag("--version", "tightwire " TW_VERSION);
@@ -208,13 +220,13 @@ int ProgramMain(int argc, char** argv) {
   if (silent && !for_all_ranks) return 0;
 
   const auto run = [&]() -> tw::Status {
-    if (train->parsed()) return tw::RunTrain(config, arguments, json);
+    if (train->parsed()) return tw::RunTrain(config, arguments, json, devices);
     if (eval->parsed()) return tw::RunEval(config, arguments, json, std::cout);
     if (explain->parsed()) return tw::RunExplain(config, arguments, json, std::cout);
     if (lab->parsed()) return tw::RunLab(word, arguments, quick, json, std::cout);
     if (list->parsed()) return tw::RunList(word, json, std::cout);
     if (inspect->parsed()) return tw::RunInspect(word, json, std::cout);
-    return RunBench(word, arguments, json);
+    return RunBench(word, arguments, json, devices);
   };
   const tw::Status status = tw::CatchTorch(run);
   if (!status.ok() && !status.message().empty() && !silent) {

@@ -5,7 +5,10 @@
 
 namespace tw {
 
-// Returns the exit code: 0 done, 2 config, 3 data, 4 peer, 5 numbers, 70 bug.
-int ProgramMain(int argc, char** argv);
+struct DeviceModule;
+
+// Returns the exit code: 0 done, 2 config, 3 data, 4 peer, 5 numbers, 70 bug. `devices` in the
+// place of this machine's, for tests.
+int ProgramMain(int argc, char** argv, const DeviceModule* devices = nullptr);
 
 }  // namespace tw

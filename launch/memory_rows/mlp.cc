@@ -35,11 +35,13 @@ class MlpRow : public MemoryRow {
  public:
   explicit MlpRow(const MlpRowConfig& config) : c_(config) {}
 
-  StatusOr<Result> Measure(int64_t repetitions) const override {
+  StatusOr<Result> Measure(int64_t repetitions, const BenchDevice& device) const override {
     at::manual_seed(1);
-    at::Tensor x = at::randn({c_.tokens, c_.width}).requires_grad_();
-    const auto weight = [](int64_t out, int64_t in) {
-      at::Tensor w = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).requires_grad_();
+    const at::Device where = device.tensors();
+    at::Tensor x = at::randn({c_.tokens, c_.width}).to(where).requires_grad_();
+    const auto weight = [where](int64_t out, int64_t in) {
+      at::Tensor w = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).to(where);
+      w.requires_grad_();
       w.mutable_grad() = at::zeros_like(w);
       return w;
     };
@@ -58,13 +60,11 @@ class MlpRow : public MemoryRow {
         x.mutable_grad() = at::Tensor();
       };
     };
-    const auto uses =
-        MeasureWays({way(0,
-                         [&](const at::Tensor& rows) {
-                           return RecomputeTiled(body, rows, {gate, up, down}, c_.tiles);
-                         }),
-                     way(1, body)},
-                    repetitions);
+    const auto tiled = [&](const at::Tensor& rows) {
+      return RecomputeTiled(body, rows, {gate, up, down}, c_.tiles);
+    };
+    TW_ASSIGN_OR_RETURN(const auto uses,
+                        MeasureWays({way(0, tiled), way(1, body)}, repetitions, device));
     Result result;
     result.ours = uses[0];
     result.plain = uses[1];

@@ -1,14 +1,12 @@
-// The program on a machine whose GPUs are emulated: `train` finds as many as there are ranks, and a
+// The program on a machine whose GPUs are emulated: it finds as many as there are ranks, and a
 // module that opens them. Models run on LibTorch's tensors of the emulated device; everything from
-// the gradients on is the program's own code with the kernels for GPUs.
+// the gradients on, and what benches measure, is the program's own code with the kernels for GPUs.
 //
-//   emulated_program train key=value ...     as tightwire train; no config file
+//   emulated_program train device.toml train.device=cuda ...     as tightwire, with all its words
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
-#include "launch/commands.h"
 #include "launch/device_module.h"
 #include "launch/program.h"
 #include "tests/core/nn/device/emulated_tensors.h"
@@ -32,16 +30,11 @@ tw::StatusOr<tw::OpenedDevice> Open(int) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.empty() || words[0] != "train") return tw::ProgramMain(argc, argv);
   const tw::EmulatedTensors tensors;
   // Each rank is a process with a device of its own, number 0 of LibTorch's.
+  const std::string word = tw::kEmulatedDevice.str();
   const tw::CudaModule module = {
-      .nccl = "built without NCCL", .tensors = "mtia:0", .open_device = Open};
+      .nccl = "built without NCCL", .tensors = word.c_str(), .open_device = Open};
   const tw::DeviceModule found{std::vector<std::string>(16, "emulated GPU"), &module, "", ""};
-  const tw::Status status = tw::RunTrain("", {words.begin() + 1, words.end()}, false, &found);
-  if (!status.ok() && !status.message().empty()) {
-    std::fprintf(stderr, "tightwire: %s\n", std::string(status.message()).c_str());
-  }
-  return tw::ExitCode(status);
+  return tw::ProgramMain(argc, argv, &found);
 }

@@ -1,0 +1,44 @@
+#include "launch/bench_device.h"
+
+#include "core/api/tensor_scope.h"
+#include "core/base/clock.h"
+#include "launch/choose_device.h"
+#include "launch/torch_cuda.h"
+
+namespace tw {
+
+StatusOr<std::unique_ptr<BenchDevice>> BenchDevice::Open(const std::string& word,
+                                                         const DeviceModule* devices,
+                                                         bool tensors) {
+  std::unique_ptr<BenchDevice> device(new BenchDevice());
+  if (word == "cpu") return device;
+  const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
+  const std::string setting = "device = " + word + ": ";
+  if (!found.module) return DataError(setting + found.reason);
+  if (tensors && std::string(found.module->tensors) == "cuda") {
+    const Status torch = LoadTorchCuda();
+    if (!torch.ok()) return DataError(setting + std::string(torch.message()));
+  }
+  TW_ASSIGN_OR_RETURN(device->opened_, found.module->open_device(0));
+  device->name_ = found.devices[0];
+  device->tensors_ = TensorDevice(found.module->tensors, 0);
+  device->for_tensors_ = tensors;
+  if (tensors) SetTensorQueue(device->queue());
+  return device;
+}
+
+BenchDevice::~BenchDevice() {
+  if (for_tensors_) SetTensorQueue(nullptr);
+}
+
+Status BenchDevice::Wait() const { return queue() ? queue()->Wait() : OkStatus(); }
+
+StatusOr<double> BenchDevice::Time(int64_t times, const std::function<Status()>& work) const {
+  TW_RETURN_IF_ERROR(Wait());
+  const double start = NowMs();
+  for (int64_t i = 0; i < times; ++i) TW_RETURN_IF_ERROR(work());
+  TW_RETURN_IF_ERROR(Wait());
+  return (NowMs() - start) / static_cast<double>(times);
+}
+
+}  // namespace tw
