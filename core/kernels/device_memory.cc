@@ -23,7 +23,9 @@ class CudaMemory : public DeviceMemory {
   }
   void Free(uint8_t* memory) override {
     cudaSetDevice(device_);
+    cudaDeviceSynchronize();  // streams that do not wait for each other may all be at it
     cudaFree(memory);
+    cudaGetLastError();  // queues tell what they found themselves
   }
 
  private:
