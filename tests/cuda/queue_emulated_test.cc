@@ -1,5 +1,7 @@
 // What only the emulated device shows of a queue: that the host stays away from its memory, how
 // late things are done, allocations and copies counted, errors to order.
+#include <new>
+
 #include "core/kernels/elementwise.h"
 #include "core/kernels/optimizer.h"
 #include "core/kernels/quantize.h"
@@ -93,6 +95,15 @@ TEST_F(EmulatedQueue, AFlushIsOneCopyToTheDevice) {
     }
   });
   EXPECT_EQ(emulation::CountsOfRuntime().copies - before, 1);
+}
+
+TEST_F(EmulatedQueue, WhatThereIsNoMemoryForIsSaid) {
+  try {
+    device_.memory().Allocate(size_t{5} << 30);
+    FAIL();
+  } catch (const std::bad_alloc& e) {
+    EXPECT_STREQ(e.what(), "GPU 0 has no 5368709120 bytes left");
+  }
 }
 
 TEST_F(EmulatedQueue, MarksAreReachedLater) {

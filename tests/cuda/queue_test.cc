@@ -1,4 +1,5 @@
 // Rows, moves, marks, memory and errors of a device's queue.
+#include <new>
 #include <thread>
 
 #include "core/kernels/elementwise.h"
@@ -7,6 +8,7 @@
 #include "core/kernels/optimizer.h"
 #include "core/kernels/quantize.h"
 #include "core/kernels/reduce.h"
+#include "core/kernels/signs.h"
 #include "core/kernels/subset.h"
 #include "core/kernels/topk.h"
 #include "tests/cuda/queue_fixture.h"
@@ -277,6 +279,48 @@ TEST_F(Queue, TheDefaultStreamIsSharedAndEachDeviceHasItsOwn) {
   EXPECT_FALSE(kernels::MakeDeviceMemory(99).ok());
   const auto none = kernels::MakeDeviceQueue({99, kernels::QueueStream::kOwn, &device_.memory()});
   EXPECT_EQ(none.status().message(), "GPU 99: invalid device ordinal");
+  // Nor is that an error of who launches next.
+  second->Scale(x.span(), 2.0f);
+  EXPECT_TRUE(second->Wait().ok());
+}
+
+// Passes on to a device's memory as long as there is room.
+class MemoryWithAnEnd : public DeviceMemory {
+ public:
+  explicit MemoryWithAnEnd(DeviceMemory& memory) : memory_(memory) {}
+  uint8_t* Allocate(size_t bytes) override {
+    if (full) throw std::bad_alloc();
+    return memory_.Allocate(bytes);
+  }
+  void Free(uint8_t* memory) override { memory_.Free(memory); }
+  bool full = false;
+
+ private:
+  DeviceMemory& memory_;
+};
+
+TEST_F(Queue, WithoutMemoryForScratchThereIsAnError) {
+  MemoryWithAnEnd memory(device_.memory());
+  auto made = kernels::MakeDeviceQueue({0, kernels::QueueStream::kOwn, &memory});
+  TW_CHECK_OK(made);
+  kernels::DeviceKernels& queue = **made;
+  DeviceBuffer<float> x(device_, std::vector<float>(3, 2.0f));
+  const TensorView views[] = {{x.data(), DType::kF32, 3}};
+  double sum = 1;
+  memory.full = true;
+  {
+    const DeviceScope scope(&queue);
+    tw::Together together;  // whose end launches: no place for an exception
+    together.Next();
+    queue.AdamMiniBlocks(x.span(), x.span(), x.span(), x.span().first(1), 3, {});
+    queue.SumsOfSquares(views, {&sum, 1});
+    queue.EncodeSigns({x.span()}, kernels::SignMeans::kOne, nullptr, nullptr);
+  }
+  EXPECT_EQ(sum, 0);
+  EXPECT_EQ(queue.Wait().message(),
+            "GPU 0: no memory is left for tables and scratch of kernels");
+  memory.full = false;
+  EXPECT_FALSE(queue.Wait().ok());
 }
 
 TEST_F(Queue, ThreadsHaveQueuesOfTheirOwn) {

@@ -48,6 +48,8 @@ class TestDevice {
     TW_CHECK_OK(queue);
     return std::move(*queue);
   }
+  // Elements of a tensor that is large here: on a GPU more than 2^31.
+  static size_t LargeNumel();
 
  private:
   int number_;

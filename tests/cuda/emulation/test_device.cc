@@ -17,6 +17,8 @@ TestDevice::TestDevice(int number)
   memory_ = std::move(*memory);
 }
 
+size_t TestDevice::LargeNumel() { return 5 * 4096 + 37; }
+
 SeenByBoth::SeenByBoth(const void* memory, size_t bytes)
     : seen_(std::make_shared<emulation::SeenByBoth>(memory, bytes)) {}
 

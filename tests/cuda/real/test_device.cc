@@ -92,6 +92,13 @@ TestDevice::TestDevice(int number)
   used |= uint64_t{1} << number_;
 }
 
+// Several of them have to be there at once.
+size_t TestDevice::LargeNumel() {
+  size_t available = 0, total = 0;
+  Succeeds(cudaMemGetInfo(&available, &total));
+  return (available >= size_t{36} << 30 ? size_t{1} << 31 : size_t{1} << 22) + 4133;
+}
+
 // LibTorch's tensors lie in managed memory (managed_tensors.cc).
 SeenByBoth::SeenByBoth(const void* memory, size_t) {
   cudaPointerAttributes attributes{};
