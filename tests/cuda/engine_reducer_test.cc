@@ -49,8 +49,8 @@ std::vector<Left> RunCase(const Case& c, TestDevice* device) {
     std::vector<std::unique_ptr<SeenByBoth>> tensors;
     for (const ParameterView& view : rank.reducer->views()) {
       for (const TensorView& t : {view.value, view.grad}) {
-        tensors.push_back(std::make_unique<SeenByBoth>(
-            t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
+        tensors.push_back(
+            std::make_unique<SeenByBoth>(t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
       }
     }
     for (uint64_t step = 0; step < kSteps; ++step) {

@@ -86,8 +86,8 @@ TEST_F(QueueOfLargeTensors, TheirLargestAreFound) {
   const size_t k = 3;
   const DeviceBlock room(memory_.get(), 64 * sizeof(kernels::IndexedValue));
   const DeviceScope scope(queue_.get());
-  const auto list = kernels::TakeTopK(
-      {x}, k, {reinterpret_cast<kernels::IndexedValue*>(room.data()), 64});
+  const auto list =
+      kernels::TakeTopK({x}, k, {reinterpret_cast<kernels::IndexedValue*>(room.data()), 64});
   ASSERT_EQ(list.size(), k);
   for (size_t i = 0; i < k; ++i) {
     const size_t mark = places_.size() - k + i;

@@ -317,8 +317,7 @@ TEST_F(Queue, WithoutMemoryForScratchThereIsAnError) {
     queue.EncodeSigns({x.span()}, kernels::SignMeans::kOne, nullptr, nullptr);
   }
   EXPECT_EQ(sum, 0);
-  EXPECT_EQ(queue.Wait().message(),
-            "GPU 0: no memory is left for tables and scratch of kernels");
+  EXPECT_EQ(queue.Wait().message(), "GPU 0: no memory is left for tables and scratch of kernels");
   memory.full = false;
   EXPECT_FALSE(queue.Wait().ok());
 }

@@ -1,8 +1,8 @@
 #pragma once
 // A device for tests of what works on one: memory, queues of core/kernels/device_queue.h, and eyes
 // for the test. Two implementations, of which a program links one: emulation/ (no GPU; the host
-// cannot touch that memory, and work is done as late as it may), and real/ (a GPU and CUDA's managed
-// memory). What only the emulation can show is in emulation/emulated_device.h.
+// cannot touch that memory, and work is done as late as it may), and real/ (a GPU and CUDA's
+// managed memory). What only the emulation can show is in emulation/emulated_device.h.
 //
 //   TestDevice device;
 //   auto queue = device.NewQueue();

@@ -77,10 +77,10 @@ TEST(Lane, MemoryThatIsNotThereIsNoBug) {
   EXPECT_EQ(ExitCode(status), 2);
   EXPECT_EQ(status.message(),
             "out of memory (std::bad_alloc); a smaller model, batch or context needs less");
-  EXPECT_EQ(TorchError(std::runtime_error("CUDA out of memory. Tried to allocate 2 GiB.\nAt:"))
-                .message(),
-            "out of memory (CUDA out of memory. Tried to allocate 2 GiB.); a smaller model, batch "
-            "or context needs less");
+  EXPECT_EQ(
+      TorchError(std::runtime_error("CUDA out of memory. Tried to allocate 2 GiB.\nAt:")).message(),
+      "out of memory (CUDA out of memory. Tried to allocate 2 GiB.); a smaller model, batch "
+      "or context needs less");
 }
 
 TEST(Lane, FinishesWhatWasPostedBeforeItEnds) {

@@ -21,11 +21,10 @@ tw::StatusOr<tw::OpenedDevice> Open(int) {
   using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
   TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(0));
-  TW_ASSIGN_OR_RETURN(
-      opened.training,
-      tw::kernels::MakeDeviceQueue({0, QueueStream::kDefault, opened.memory.get()}));
-  TW_ASSIGN_OR_RETURN(
-      opened.lane, tw::kernels::MakeDeviceQueue({0, QueueStream::kOwn, opened.memory.get()}));
+  TW_ASSIGN_OR_RETURN(opened.training, tw::kernels::MakeDeviceQueue(
+                                           {0, QueueStream::kDefault, opened.memory.get()}));
+  TW_ASSIGN_OR_RETURN(opened.lane,
+                      tw::kernels::MakeDeviceQueue({0, QueueStream::kOwn, opened.memory.get()}));
   return opened;
 }
 
