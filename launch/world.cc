@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 
 #include "comm/mpi/mpi_session.h"
 #include "comm/staged_communicator.h"
@@ -117,7 +118,7 @@ Status World::OpenDevice(const DeviceModule& devices, const std::string& backend
     if (opened.ok()) opened_ = std::move(*opened);
   }
   const Status all = AgreeOn(mine);
-  if (!all.ok()) opened_ = {};
+  if (!all.ok()) LetGoOfDevice();
   TW_RETURN_IF_ERROR(all);
   lane_->UseDevice(opened_.lane.get());
   const bool nccl = backend == "nccl" || (backend != "mpi" && size() > 1 && module->make_nccl);
@@ -146,8 +147,12 @@ RunDevice World::device() const {
 void World::CloseLane() {
   lane_.reset();
   device_comm_.reset();
-  opened_ = {};
+  LetGoOfDevice();
 }
+
+// Queues free memory of the device's: it goes last, as in OpenedDevice's destructor, and not first,
+// as it would when `{}` is assigned.
+void World::LetGoOfDevice() { const OpenedDevice gone = std::exchange(opened_, {}); }
 
 int DefaultThreads(int ranks_here) {
   const int asked = EnvInt("OMP_NUM_THREADS", 0);

@@ -58,6 +58,7 @@ class World {
         lane_(std::make_unique<Lane>(concurrent_buckets)) {}
   // The lane first, then what it worked with.
   void CloseLane();
+  void LetGoOfDevice();
 
   const int concurrent_buckets_;
   OpenedDevice opened_;

@@ -97,12 +97,13 @@ if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
 PY
 }
 
-# Programs of the tests labelled cuda, one a line.
+# Programs of the tests labelled cuda that compute-sanitizer sees, one a line: not those that launch the same kernels ten thousand
+# times, through codecs, exchanges and the engine.
 cuda_programs() {
   ctest --test-dir build/release -L cuda --show-only=json-v1 2>/dev/null | python3 -c '
 import json, sys
 for command in dict.fromkeys(t["command"][0] for t in json.load(sys.stdin)["tests"] if t.get("command")):
-    print(command)'
+    print(command)' | grep -vE '/(codecs|exchange|engine)_gpu_tests$'
 }
 
 libs=""
@@ -168,7 +169,7 @@ python3 -B tests/gpu_numbers.py --python "${TIGHTWIRE_PEER_PYTHON:-python3}" --o
 if tw_have compute-sanitizer; then
   while read -r program; do
     tw_say "compute-sanitizer $(basename "$program")"
-    timeout 240 compute-sanitizer --error-exitcode 9 "$program" --gtest_brief=1 >"$log.sanitizer" 2>&1
+    timeout 240 compute-sanitizer --error-exitcode 9 "$program" --gtest_brief=1 --gtest_filter=-QueueOfLargeTensors.* >"$log.sanitizer" 2>&1
     rc=$?
     grep -E 'ERROR SUMMARY' "$log.sanitizer" | tail -1
     if ((rc == 9)); then

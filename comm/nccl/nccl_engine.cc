@@ -61,7 +61,11 @@ Status NcclEngine::TakeDevice() {
     has_device_ = true;
   }
   TW_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(options_.device), "taking the device"));
-  return CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  int least = 0, greatest = 0;  // other ranks wait for what is on it
+  TW_RETURN_IF_ERROR(
+      CudaStatus(cudaDeviceGetStreamPriorityRange(&least, &greatest), "making a stream"));
+  return CudaStatus(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest),
+                    "making a stream");
 }
 
 Status NcclEngine::InitNccl(Communicator& control) {
@@ -221,7 +225,11 @@ StatusOr<Progress> NcclEngine::Look(NcclOperation& operation) {
   if (status.ok() && operation.state == NcclOperation::State::kRunning) {
     const cudaError_t code = cudaEventQuery(operation.finished);
     if (code == cudaSuccess) operation.state = NcclOperation::State::kDone;
-    if (code != cudaErrorNotReady) status = CudaStatus(code, ToString(operation.tag));
+    if (code == cudaErrorNotReady) {
+      cudaGetLastError();  // which remembers even that: the thread's next launch would fail of it
+    } else {
+      status = CudaStatus(code, ToString(operation.tag));
+    }
   }
   if (!status.ok()) return Break(status);
   if (operation.state == NcclOperation::State::kDone) return Progress::kDone;

@@ -13,7 +13,8 @@ namespace tw {
 inline Status TorchError(const std::exception& e) {
   std::string what = e.what();
   what = what.substr(0, what.find('\n'));
-  const size_t memory = what.find("can't allocate memory");
+  size_t memory = what.find("can't allocate memory");
+  if (memory == std::string::npos) memory = what.find("CUDA out of memory");
   if (memory != std::string::npos || dynamic_cast<const std::bad_alloc*>(&e)) {
     return ConfigError("out of memory (" + what.substr(memory == std::string::npos ? 0 : memory) +
                        "); a smaller model, batch or context needs less");

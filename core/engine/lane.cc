@@ -2,6 +2,9 @@
 
 #include <chrono>
 #include <exception>
+#include <new>
+
+#include "core/engine/catch_torch.h"
 
 namespace tw {
 namespace {
@@ -11,6 +14,8 @@ template <class F>
 Status Guarded(const F& f) {
   try {
     return f();
+  } catch (const std::bad_alloc& e) {
+    return TorchError(e);
   } catch (const std::exception& e) {
     return BugError(std::string("on the lane thread: ") + e.what());
   } catch (...) {

@@ -165,6 +165,8 @@ Status Trainer::Update(int64_t update, Reshard moments) {
   ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
   const DeviceScope scope(parts_.device.training);
   record_.grad_norm = GradientNorm(parts_.reducer->views());
+  // The norm has waited for all before it: an error of a kernel is told here, and not trained on.
+  if (parts_.device.training) TW_RETURN_IF_ERROR(parts_.device.training->Wait());
   UpdateContext context{.lr = record_.lr,
                         .update = update,
                         .state = parts_.state,

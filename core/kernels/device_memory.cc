@@ -2,12 +2,24 @@
 
 #include <algorithm>
 #include <new>
+#include <string>
 
 #include "core/kernels/device_queue.h"
 #include "core/kernels/device_staging.h"
 
 namespace tw::kernels {
 namespace {
+
+class NoMemoryLeft : public std::bad_alloc {
+ public:
+  NoMemoryLeft(int device, size_t bytes)
+      : what_("GPU " + std::to_string(device) + " has no " + std::to_string(bytes) +
+              " bytes left") {}
+  const char* what() const noexcept override { return what_.c_str(); }
+
+ private:
+  const std::string what_;
+};
 
 class CudaMemory : public DeviceMemory {
  public:
@@ -17,13 +29,15 @@ class CudaMemory : public DeviceMemory {
     if (cudaSetDevice(device_) != cudaSuccess ||
         cudaMalloc(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) {
       cudaGetLastError();
-      throw std::bad_alloc();
+      throw NoMemoryLeft(device_, bytes);
     }
     return static_cast<uint8_t*>(memory);
   }
   void Free(uint8_t* memory) override {
     cudaSetDevice(device_);
+    cudaDeviceSynchronize();  // streams that do not wait for each other may all be at it
     cudaFree(memory);
+    cudaGetLastError();  // queues tell what they found themselves
   }
 
  private:

@@ -108,13 +108,13 @@ std::unique_ptr<Batch> CudaQueue::TakeIdle(int op) {
 
 bool CudaQueue::UseDevice() { return !errors_.any() && errors_.Succeeds(cudaSetDevice(device_)); }
 
-void CudaQueue::CheckLaunches() {
-  if (const char* error = device::TakeError()) errors_.Note(error);
-}
-
 void CudaQueue::Flush() {
   if (num_noted_ == 0) return;
-  if (UseDevice()) LaunchNoted();
+  try {
+    if (UseDevice()) LaunchNoted();
+  } catch (const std::bad_alloc&) {  // Together ends in a destructor
+    errors_.Note("no memory is left for tables and scratch of kernels");
+  }
   ForgetNoted();
 }
 
@@ -141,10 +141,11 @@ void CudaQueue::LaunchNoted() {
                                                            cudaMemcpyHostToDevice, stream_))) {
     return;
   }
+  device::TakeError();  // what others have left on this thread: that an event is not reached, say
   for (const auto& place : places_) {
     for (const auto& batch : place) batch->Launch(kernel_stream());
   }
-  CheckLaunches();
+  if (const char* error = device::TakeError()) errors_.Note(error);
   ring_.FreeOld();
 }
 
@@ -273,10 +274,7 @@ void CudaQueue::After(const DeviceMark& mark) {
 
 Status CudaQueue::Wait() {
   Flush();
-  if (UseDevice()) {
-    errors_.Succeeds(cudaStreamSynchronize(stream_));
-    CheckLaunches();
-  }
+  if (UseDevice()) errors_.Succeeds(cudaStreamSynchronize(stream_));
   return errors_.status();
 }
 
@@ -285,7 +283,11 @@ StatusOr<std::unique_ptr<DeviceKernels>> MakeDeviceQueue(const DeviceQueueOption
   cudaStream_t stream = nullptr;  // the default one
   errors.Succeeds(cudaSetDevice(options.device));
   if (!errors.any() && options.stream == QueueStream::kOwn) {
-    errors.Succeeds(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    // Before the blocks of backward's kernels that have not started: these are few and short, and
+    // other ranks wait for them.
+    int least = 0, greatest = 0;
+    errors.Succeeds(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    errors.Succeeds(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
   }
   TW_RETURN_IF_ERROR(errors.status());
   try {

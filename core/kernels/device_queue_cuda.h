@@ -228,7 +228,6 @@ class CudaQueue final : public DeviceKernels {
   // Of this thread. Nothing is to be done when false.
   bool UseDevice();
   void SendThroughRing(uint8_t* to, const uint8_t* host, size_t bytes);
-  void CheckLaunches();
   // Throws away what was noted.
   void ForgetNoted();
   std::unique_ptr<Batch> TakeIdle(int op);

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <utility>
 
 namespace tw::kernels {
 
 bool CudaErrors::Succeeds(cudaError_t error) {
   if (error == cudaSuccess) return true;
+  cudaGetLastError();  // told here, not at the next launch
   Note(cudaGetErrorString(error));
   return false;
 }
@@ -19,7 +21,7 @@ void CudaErrors::Note(const char* what) {
 uint8_t* AllocatePinnedBytes(size_t bytes) {
   void* memory = nullptr;
   if (cudaMallocHost(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) {
-    cudaGetLastError();  // told here, not at the next launch
+    cudaGetLastError();
     throw std::bad_alloc();
   }
   return static_cast<uint8_t*>(memory);
@@ -35,16 +37,16 @@ StagingRing::StagingRing(DeviceMemory& memory, cudaStream_t stream, CudaErrors& 
 
 StagingRing::~StagingRing() {
   cudaStreamSynchronize(stream_);
-  old_.push_back(now_);
+  old_.push_back(std::move(now_));
   FreeOld();
   for (cudaEvent_t event : left_) cudaEventDestroy(event);
 }
 
 void StagingRing::Grow(size_t part_bytes) {
-  if (now_.host) old_.push_back(now_);
-  now_ = {};
-  now_.device = memory_.Allocate(kParts * part_bytes);
-  now_.host = AllocatePinnedBytes(kParts * part_bytes);
+  DeviceBlock device(&memory_, kParts * part_bytes);
+  uint8_t* const host = AllocatePinnedBytes(kParts * part_bytes);
+  if (now_.host) old_.push_back(std::move(now_));
+  now_ = {host, std::move(device)};
   part_bytes_ = part_bytes;
   part_ = used_ = 0;
 }
@@ -53,8 +55,7 @@ void StagingRing::FreeOld() {
   if (old_.empty()) return;
   errors_.Succeeds(cudaStreamSynchronize(stream_));
   for (const Memory& memory : old_) {
-    memory_.Free(memory.device);
-    cudaFreeHost(memory.host);
+    if (memory.host) cudaFreeHost(memory.host);
   }
   old_.clear();
 }
@@ -70,22 +71,17 @@ StagingRing::Piece StagingRing::Take(size_t bytes) {
   }
   const size_t at = part_ * part_bytes_ + used_;
   used_ += bytes;
-  return {now_.host + at, now_.device + at};
-}
-
-DeviceScratch::~DeviceScratch() {
-  if (data_) memory_.Free(data_);
+  return {now_.host + at, now_.device.data() + at};
 }
 
 uint8_t* DeviceScratch::AtLeast(size_t bytes) {
-  if (bytes > bytes_) {
+  if (bytes > block_.size()) {
+    const size_t wanted = std::max(bytes, 2 * block_.size());
     errors_.Succeeds(cudaStreamSynchronize(stream_));
-    if (data_) memory_.Free(data_);
-    data_ = nullptr;
-    bytes_ = std::max(bytes, 2 * bytes_);
-    data_ = memory_.Allocate(bytes_);
+    block_ = {};
+    block_ = DeviceBlock(&memory_, wanted);
   }
-  return data_;
+  return block_.data();
 }
 
 }  // namespace tw::kernels

@@ -55,8 +55,9 @@ class StagingRing {
   static constexpr size_t kParts = 8;
   struct Memory {
     uint8_t* host = nullptr;
-    uint8_t* device = nullptr;
+    DeviceBlock device;
   };
+  // As it is when there is no memory.
   void Grow(size_t part_bytes);
 
   DeviceMemory& memory_;
@@ -73,7 +74,6 @@ class DeviceScratch {
  public:
   DeviceScratch(DeviceMemory& memory, cudaStream_t stream, CudaErrors& errors)
       : memory_(memory), stream_(stream), errors_(errors) {}
-  ~DeviceScratch();
   DeviceScratch(const DeviceScratch&) = delete;
   DeviceScratch& operator=(const DeviceScratch&) = delete;
   uint8_t* AtLeast(size_t bytes);  // waits when it grows
@@ -82,8 +82,7 @@ class DeviceScratch {
   DeviceMemory& memory_;
   const cudaStream_t stream_;
   CudaErrors& errors_;
-  uint8_t* data_ = nullptr;
-  size_t bytes_ = 0;
+  DeviceBlock block_;
 };
 
 // Throws std::bad_alloc.

@@ -10,7 +10,7 @@
 #include "core/engine/norms.h"
 #include "core/engine/update.h"
 #include "tests/core/engine/engine_parts.h"
-#include "tests/cuda/emulation/emulated_device.h"
+#include "tests/cuda/test_device.h"
 
 namespace tw {
 namespace {
@@ -27,7 +27,7 @@ struct Case {
 // Parameters of one run, in the host's memory or the device's.
 class Training {
  public:
-  Training(const Case& c, EmulatedDevice* device)
+  Training(const Case& c, TestDevice* device)
       : optimizer_(MakeVariant<Optimizer>(c.optimizer)),
         codec_(MakeVariant<StateCodec>(c.codec)),
         masters_(c.masters),
@@ -160,7 +160,7 @@ void ExpectNear(const std::vector<uint8_t>& want, const std::vector<uint8_t>& go
 class DeviceOptimizers : public ::testing::TestWithParam<Case> {};
 
 TEST_P(DeviceOptimizers, LeaveWhatTheHostLeaves) {
-  EmulatedDevice device;
+  TestDevice device;
   Training host(GetParam(), nullptr), on_device(GetParam(), &device);
   const Status works = on_device.CheckOnDevice();
   const Case& c = GetParam();

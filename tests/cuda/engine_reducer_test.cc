@@ -1,14 +1,14 @@
 // The whole way of a gradient on a device (hooks, buckets, lane, feedback, codecs, exchange,
 // states) gives what it gives on the host: parameters, states and replicas, bit for bit. Tensors
-// are LibTorch's on the CPU, which the emulated device can read; states, bodies and scratch are the
-// device's and out of the host's reach.
+// are LibTorch's on the CPU, which the device can read here; states, bodies and scratch are the
+// device's.
 
 #include <gtest/gtest.h>
 
 #include "comm/staged_communicator.h"
 #include "core/engine/buckets.h"
 #include "tests/core/engine/reducer_rank.h"
-#include "tests/cuda/emulation/emulated_device.h"
+#include "tests/cuda/test_device.h"
 
 namespace tw {
 namespace {
@@ -32,7 +32,7 @@ struct Case {
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-std::vector<Left> RunCase(const Case& c, EmulatedDevice* device) {
+std::vector<Left> RunCase(const Case& c, TestDevice* device) {
   std::vector<Left> out(static_cast<size_t>(c.ranks));
   RunRanks(c.ranks, [&](Communicator& wire) {
     RankDevice on;
@@ -46,11 +46,11 @@ std::vector<Left> RunCase(const Case& c, EmulatedDevice* device) {
     }
     Left& left = out[static_cast<size_t>(wire.rank())];
     ReducerRank rank(device ? *staged : wire, c.setup, {}, on);
-    std::vector<std::unique_ptr<emulation::SeenByBoth>> tensors;
+    std::vector<std::unique_ptr<SeenByBoth>> tensors;
     for (const ParameterView& view : rank.reducer->views()) {
       for (const TensorView& t : {view.value, view.grad}) {
-        tensors.push_back(std::make_unique<emulation::SeenByBoth>(
-            t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
+        tensors.push_back(
+            std::make_unique<SeenByBoth>(t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
       }
     }
     for (uint64_t step = 0; step < kSteps; ++step) {
@@ -74,7 +74,7 @@ class DeviceReducer : public ::testing::TestWithParam<Case> {};
 TEST_P(DeviceReducer, LeavesWhatTheHostLeaves) {
   const Case& c = GetParam();
   const std::vector<Left> host = RunCase(c, nullptr);
-  EmulatedDevice device;
+  TestDevice device;
   const std::vector<Left> on_device = RunCase(c, &device);
   for (size_t r = 0; r < host.size(); ++r) {
     EXPECT_EQ(on_device[r].finite, host[r].finite);

@@ -1,6 +1,5 @@
 // Exchanges on device memory, over MPI-like wires and pinned memory: every compressor, encoded and
-// decoded by the kernels for GPUs, ends with the host's bits on any number of ranks. The host
-// cannot touch the memory of the emulated device.
+// decoded by the kernels for GPUs, ends with the host's bits on any number of ranks.
 
 #include <gtest/gtest.h>
 
@@ -9,7 +8,7 @@
 #include "comm/staged_communicator.h"
 #include "tests/comm/exchange_runner.h"
 #include "tests/comm/thread_group.h"
-#include "tests/cuda/emulation/emulated_device.h"
+#include "tests/cuda/test_device.h"
 
 namespace tw {
 namespace {
@@ -41,7 +40,7 @@ struct Case {
 
 // By rank; on a device where one is given.
 std::vector<Means> MeansOf(const Case& setup, const Compressor& codec,
-                           const std::vector<TensorSpec>& specs, EmulatedDevice* device) {
+                           const std::vector<TensorSpec>& specs, TestDevice* device) {
   std::vector<Means> out(static_cast<size_t>(setup.ranks));
   RunRanks(setup.ranks, [&](Communicator& wire) {
     const auto queue = device ? device->NewQueue() : nullptr;
@@ -85,7 +84,7 @@ TEST_P(DeviceExchanges, GiveTheHostsBits) {
   const auto codec = MakeDefault(GetParam().compressor);
   const auto specs = SpecsFor(*codec);
   const auto host = MeansOf(GetParam(), *codec, specs, nullptr);
-  EmulatedDevice device;
+  TestDevice device;
   const auto on_device = MeansOf(GetParam(), *codec, specs, &device);
   // Products of matrices have sums in another order on a device (lowrank_device.h), and no other
   // bits for that on one rank than on another.

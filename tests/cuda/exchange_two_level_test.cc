@@ -5,7 +5,7 @@
 
 #include "comm/staged_communicator.h"
 #include "tests/core/engine/two_level_estimates.h"
-#include "tests/cuda/emulation/emulated_device.h"
+#include "tests/cuda/test_device.h"
 
 namespace tw {
 namespace {
@@ -16,7 +16,7 @@ TEST(DeviceTwoLevel, GivesTheHostsBits) {
     for (TwoLevelCase& setup : TwoLevelCases(group_of)) {
       setup.one_bucket = false;
       const auto threads = TwoLevelEstimates(setup, 3);
-      EmulatedDevice device;
+      TestDevice device;
       RunRanks(static_cast<int>(group_of.size()), [&](Communicator& wire) {
         const auto queue = device.NewQueue();
         const auto comm = MakeStagedCommunicator(wire, *queue);

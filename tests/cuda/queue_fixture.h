@@ -15,8 +15,7 @@
 #include "core/base/device.h"
 #include "tests/core/kernels/sample_data.h"
 #include "tests/cuda/device_memory.h"
-#include "tests/cuda/emulation/cuda_on_cpu.h"
-#include "tests/cuda/emulation/emulated_device.h"
+#include "tests/cuda/test_device.h"
 
 namespace tw {
 
@@ -24,7 +23,7 @@ namespace tw {
 template <class T>
 class Both {
  public:
-  Both(EmulatedDevice& device, std::vector<T> values, size_t offset)
+  Both(TestDevice& device, std::vector<T> values, size_t offset)
       : device_(device, values, offset), host_(std::move(values)) {}
   T* data() { return CurrentQueue() ? device_.data() : host_.data(); }
   size_t size() const { return host_.size(); }
@@ -66,20 +65,20 @@ class QueueTest : public testing::Test {
   }
   // work(row) for all rows at once; how many launches there were.
   template <class Row, class Work>
-  int64_t Together(std::vector<Row>& rows, Work work) {
+  Launches Together(std::vector<Row>& rows, Work work) {
     for (Row& row : rows) work(row);
-    const int64_t before = emulation::LaunchCount();
-    OnDevice([&] {
-      tw::Together together;
-      for (Row& row : rows) {
-        together.Next();
-        work(row);
-      }
+    return LaunchesOf([&] {
+      OnDevice([&] {
+        tw::Together together;
+        for (Row& row : rows) {
+          together.Next();
+          work(row);
+        }
+      });
     });
-    return emulation::LaunchCount() - before;
   }
 
-  EmulatedDevice device_;
+  TestDevice device_;
   std::unique_ptr<kernels::DeviceKernels> queue_ = device_.NewQueue();
 };
 

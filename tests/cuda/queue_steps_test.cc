@@ -143,16 +143,15 @@ TEST_F(QueueSteps, AdamMiniIsLaunchedOnceForAll) {
     x.push_back({Floats(block * blocks, 1), Floats(block * blocks, 2), Floats(block * blocks, 3),
                  New(std::vector<float>(blocks, 0.25f))});
   }
-  const int64_t before = emulation::LaunchCount();
-  OnDevice([&] {
+  const auto step = [&] {
     tw::Together together;
     for (Parameter& row : x) {
       together.Next();
       queue_->AdamMiniBlocks(row.p.span(), row.g.span(), row.m.span(), row.v.span(),
                              static_cast<int64_t>(row.p.size() / row.v.size()), kAdamW);
     }
-  });
-  EXPECT_EQ(emulation::LaunchCount() - before, 1);
+  };
+  EXPECT_EQ(LaunchesOf([&] { OnDevice(step); }), 1);
   for (Parameter& row : x) {
     // As optim/adam_mini.cc does.
     const size_t block = row.p.size() / row.v.size();
@@ -216,7 +215,7 @@ TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
                         cols});
     if (n % 2) matrices.back().m_codes.span().back() = 0x07;
   }
-  const int64_t before = emulation::LaunchCount();
+  const Launches before = Launches::SoFar();
   for (int step = 0; step < 2; ++step) {
     OnDevice([&] {
       tw::Together together;
@@ -233,7 +232,7 @@ TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
       EXPECT_TRUE(m.v_codes.Same() && m.maxima.Same());
     }
   }
-  EXPECT_EQ(emulation::LaunchCount() - before, 2 * 4);
+  EXPECT_EQ(Launches::SoFar() - before, 2 * 4);
 }
 
 // Scratch is cut among all matrices of a launch: what each makes alone it makes beside others.
@@ -360,9 +359,7 @@ TEST_F(QueueSteps, SumsAndFiniteOrNotAreToldForManyTensors) {
     const TensorView before =
         std::exchange(views[at], at == 4 ? TensorView{bad.data(), DType::kF32, 2}
                                          : TensorView{bad_bf16.data(), DType::kBF16, 2});
-    const int64_t launches = emulation::LaunchCount();
-    check();
-    EXPECT_EQ(emulation::LaunchCount() - launches, 1);
+    EXPECT_EQ(LaunchesOf(check), 1);
     views[at] = before;
     check();
     EXPECT_FALSE(queue_->TakeAllFinite());

@@ -6,6 +6,7 @@
 
 #include "comm/thread_communicator.h"
 #include "launch/choose_device.h"
+#include "tests/comm/slow_queue.h"
 
 namespace tw {
 namespace {
@@ -120,6 +121,41 @@ TEST_F(ChooseDevice, NcclGetsTheLanesStream) {
   world_->Close();
   EXPECT_EQ(world_->device().memory, nullptr);
   world_.reset();
+}
+
+// Says whether it is there still.
+class NotedMemory : public NoMemory {
+ public:
+  explicit NotedMemory(bool* there) : there_(there) { *there_ = true; }
+  ~NotedMemory() override { *there_ = false; }
+
+ private:
+  bool* const there_;
+};
+bool memory_there = false;
+int queues_gone = 0;
+class NotedQueue : public SlowQueue {
+ public:
+  ~NotedQueue() override {
+    EXPECT_TRUE(memory_there);  // it frees what it has of it
+    ++queues_gone;
+  }
+};
+
+TEST_F(ChooseDevice, MemoryGoesAfterTheQueuesThatFreeTheirs) {
+  CudaModule module = Module();
+  module.open_device = [](int) -> StatusOr<OpenedDevice> {
+    OpenedDevice out;
+    out.memory = std::make_unique<NotedMemory>(&memory_there);
+    out.training = std::make_unique<NotedQueue>();
+    out.lane = std::make_unique<NotedQueue>();
+    return out;
+  };
+  ASSERT_TRUE(Choose("cuda", "auto", {{"Fake GPU"}, &module}).ok());
+  EXPECT_TRUE(memory_there);
+  world_->Close();
+  EXPECT_EQ(queues_gone, 2);
+  EXPECT_FALSE(memory_there);
 }
 
 TEST_F(ChooseDevice, WhatDoesNotStartIsOneLine) {

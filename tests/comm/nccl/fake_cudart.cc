@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "tests/comm/nccl/fake_gpu.h"
 #include "tests/comm/nccl/fake_stream.h"
@@ -11,6 +12,7 @@ namespace {
 std::atomic<int> num_devices = 8, live_streams = 0, live_events = 0;
 int streams_before = 0, events_before = 0;  // Reset
 thread_local int current_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;
 
 }  // namespace
 
@@ -57,6 +59,7 @@ void ResetRuntime(int devices) {
 }
 int LiveStreams() { return live_streams - streams_before; }
 int LiveEvents() { return live_events - events_before; }
+bool ErrorLeft() { return last_error != cudaSuccess; }
 
 }  // namespace tw::fake_gpu
 
@@ -79,7 +82,11 @@ const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "fake error";
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = *greatest = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int) {
   *stream = new CUstream_st;
   return cudaSuccess;
 }
@@ -133,8 +140,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   std::lock_guard<std::mutex> lock(event->state->mutex);
-  return event->state->reached == event->state->recorded ? cudaSuccess : cudaErrorNotReady;
+  if (event->state->reached == event->state->recorded) return cudaSuccess;
+  return last_error = cudaErrorNotReady;  // which CUDA remembers, too
 }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
   const auto state = event->state;
   int turn = 0;

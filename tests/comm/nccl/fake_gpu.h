@@ -29,6 +29,8 @@ void FailAsync(int rank);
 int LiveCommunicators();
 int LiveStreams();
 int LiveEvents();
+// Whether cudaGetLastError would say something on this thread: to whoever launches next.
+bool ErrorLeft();
 int NumAborted();
 // Sends and receives that two ranks did not mean alike.
 int NumMismatched();

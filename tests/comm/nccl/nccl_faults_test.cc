@@ -62,6 +62,7 @@ TEST_F(NcclFaults, BytesThatNeverComeAreTheNetworksFault) {
     EXPECT_THAT(Message(status), AllOf(HasSubstr("gather of bucket 0 in step 7 timed out"),
                                        HasSubstr("all ranks are waiting for the network")));
     EXPECT_EQ(ExitCode(status), 4);
+    EXPECT_FALSE(fake_gpu::ErrorLeft());  // by looks at events that are not reached
   });
   EXPECT_EQ(fake_gpu::NumAborted(), 3);
 }

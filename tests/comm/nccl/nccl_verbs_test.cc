@@ -29,7 +29,10 @@ class NcclVerbs : public ::testing::TestWithParam<int> {
 };
 
 TEST_P(NcclVerbs, MoveTheRightBytesAtUnevenSizes) {
-  RunNcclRanks(GetParam(), [](Communicator& comm) { EXPECT_EQ(CheckVerbs(comm), ""); });
+  RunNcclRanks(GetParam(), [](Communicator& comm) {
+    EXPECT_EQ(CheckVerbs(comm), "");
+    EXPECT_FALSE(fake_gpu::ErrorLeft());
+  });
 }
 
 TEST_P(NcclVerbs, MoveTheRightBytesWithoutAnnouncements) {

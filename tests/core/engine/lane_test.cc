@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "core/engine/catch_torch.h"
 
 namespace tw {
 namespace {
@@ -66,6 +69,18 @@ TEST(Lane, AnExceptionBecomesAStatus) {
   const Status status = lane.Run([]() -> Status { throw std::runtime_error("out of luck"); });
   EXPECT_EQ(ExitCode(status), 70);
   EXPECT_NE(std::string(status.message()).find("out of luck"), std::string::npos) << status;
+}
+
+TEST(Lane, MemoryThatIsNotThereIsNoBug) {
+  Lane lane;
+  const Status status = lane.Run([]() -> Status { throw std::bad_alloc(); });
+  EXPECT_EQ(ExitCode(status), 2);
+  EXPECT_EQ(status.message(),
+            "out of memory (std::bad_alloc); a smaller model, batch or context needs less");
+  EXPECT_EQ(
+      TorchError(std::runtime_error("CUDA out of memory. Tried to allocate 2 GiB.\nAt:")).message(),
+      "out of memory (CUDA out of memory. Tried to allocate 2 GiB.); a smaller model, batch "
+      "or context needs less");
 }
 
 TEST(Lane, FinishesWhatWasPostedBeforeItEnds) {

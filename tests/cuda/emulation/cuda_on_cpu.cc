@@ -56,6 +56,7 @@ struct Machine {
 std::atomic<int64_t> launches = 0, fails_at = -1;
 std::atomic<Submit> submit = nullptr;
 std::atomic<cudaError_t> last_error = cudaSuccess;
+std::atomic<TakeError> take_runtimes_error = nullptr;
 constexpr cudaError_t kLaunchFailed = 719;
 
 void Do(cudaStream_t stream, std::function<void()> work) {
@@ -242,6 +243,7 @@ void Launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> bo
 }
 
 void SetSubmit(Submit to) { submit = to; }
+void SetTakeError(TakeError take) { take_runtimes_error = take; }
 void FailLaunch(int64_t others) { fails_at = launches + others; }
 void SetSeed(uint64_t seed) { TheMachine().random.seed(seed); }
 int64_t LaunchCount() { return launches; }
@@ -260,9 +262,15 @@ int Lane() { return static_cast<int>(TheMachine().running->index % kLanes); }
 
 }  // namespace tw::emulation
 
-cudaError_t cudaGetLastError() { return tw::emulation::last_error.exchange(cudaSuccess); }
+cudaError_t cudaGetLastError() {
+  const cudaError_t own = tw::emulation::last_error.exchange(cudaSuccess);
+  if (own != cudaSuccess) return own;
+  const tw::emulation::TakeError take = tw::emulation::take_runtimes_error;
+  return take ? take() : cudaSuccess;
+}
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == tw::emulation::kLaunchFailed ? "unspecified launch failure" : "no error";
+  if (error == tw::emulation::kLaunchFailed) return "unspecified launch failure";
+  return error == cudaSuccess ? "no error" : "an error of the emulated runtime";
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   tw::emulation::Do(stream, [=] { std::memset(to, value, bytes); });

@@ -59,6 +59,9 @@ void Launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> bo
 // Who does the work of streams; null: whoever launches, at once.
 using Submit = void (*)(cudaStream_t stream, std::function<void()> work);
 void SetSubmit(Submit submit);
+// What an emulated runtime's other functions have left for cudaGetLastError on this thread.
+using TakeError = cudaError_t (*)();
+void SetTakeError(TakeError take);
 // The launch after `others` more is not done, and is an error.
 void FailLaunch(int64_t others = 0);
 

@@ -22,6 +22,8 @@ namespace tw::emulation {
 // As in cuda_on_cpu.h, which cannot be included beside the runtime's own header.
 using Submit = void (*)(cudaStream_t stream, std::function<void()> work);
 void SetSubmit(Submit submit);
+using TakeError = int (*)();
+void SetTakeError(TakeError take);
 
 namespace {
 
@@ -149,12 +151,16 @@ void FinishAllStreams() {
 
 LaunchesToStreams::LaunchesToStreams() {
   Lock lock(TheRuntime().mutex);
-  if (TheRuntime().to_streams++ == 0) SetSubmit(Push);
+  if (TheRuntime().to_streams++ > 0) return;
+  SetSubmit(Push);
+  SetTakeError([] { return static_cast<int>(std::exchange(last_error, cudaSuccess)); });
 }
 LaunchesToStreams::~LaunchesToStreams() {
   Lock lock(TheRuntime().mutex);
   FinishAllStreams();
-  if (--TheRuntime().to_streams == 0) SetSubmit(nullptr);
+  if (--TheRuntime().to_streams > 0) return;
+  SetSubmit(nullptr);
+  SetTakeError(nullptr);
 }
 
 void FailCopies(bool fail) {
@@ -205,9 +211,9 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = tw::emulation::ArenaAllocate(bytes);
   return *memory ? cudaSuccess : Failed(cudaErrorMemoryAllocation);
 }
+// What is still to be done finds other numbers there then.
 cudaError_t cudaFree(void* memory) {
   Lock lock(TheRuntime().mutex);
-  tw::emulation::FinishAllStreams();
   if (memory) tw::emulation::ArenaFree(static_cast<uint8_t*>(memory));
   return cudaSuccess;
 }
@@ -229,7 +235,16 @@ cudaError_t cudaFreeHost(void* memory) {
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -5;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  tw::emulation::FinishAllStreams();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int) {
   Lock lock(TheRuntime().mutex);
   ++TheRuntime().counts.allocations;
   *stream = new CUstream_st;

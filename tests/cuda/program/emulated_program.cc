@@ -14,16 +14,15 @@
 
 namespace {
 
-tw::EmulatedDevice& Device() {
-  static auto* device = new tw::EmulatedDevice;
-  return *device;
-}
-
+// As launch/cuda/cuda_module.cc does.
 tw::StatusOr<tw::OpenedDevice> Open(int) {
+  using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
   TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(0));
-  opened.training = Device().NewQueue(tw::kernels::QueueStream::kDefault);
-  opened.lane = Device().NewQueue();
+  TW_ASSIGN_OR_RETURN(opened.training, tw::kernels::MakeDeviceQueue(
+                                           {0, QueueStream::kDefault, opened.memory.get()}));
+  TW_ASSIGN_OR_RETURN(opened.lane,
+                      tw::kernels::MakeDeviceQueue({0, QueueStream::kOwn, opened.memory.get()}));
   return opened;
 }
 
