@@ -152,7 +152,9 @@ class Stepper {
     const int64_t before = LiveTensorBytes(tensors);
     auto s = std::make_unique<Stepper>(loaded.settings, world, tensors);
     TW_ASSIGN_OR_RETURN(s->assembly_, Assemble(loaded, 0, 1, 0, tensors));
-    if (world.device().memory) TW_RETURN_IF_ERROR(CheckOnDevice(loaded.settings, *s->assembly_));
+    if (world.device().memory) {
+      TW_RETURN_IF_ERROR(CheckOnDevice(loaded.settings, *s->assembly_, /*grouped=*/false));
+    }
     if (reduced) {
       s->reducer_ = std::make_unique<GradientReducer>(
           s->assembly_->parameters, s->assembly_->plan.get(), &world.gradient_comm(), &world.lane(),
