@@ -258,7 +258,7 @@ TEST_F(QueueSteps, FactoredMomentsTogetherAreThoseOfEachAlone) {
                             x.means.span(), kAdamW);
   };
   std::vector<Matrix> together = make(), alone = make();
-  const int64_t before = emulation::LaunchCount();
+  const Launches before = Launches::SoFar();
   for (int update = 0; update < 2; ++update) {
     OnDevice([&] {
       tw::Together rows;
@@ -268,7 +268,7 @@ TEST_F(QueueSteps, FactoredMomentsTogetherAreThoseOfEachAlone) {
       }
     });
   }
-  EXPECT_EQ(emulation::LaunchCount() - before, 2 * 5);
+  EXPECT_EQ(Launches::SoFar() - before, 2 * 5);
   for (int update = 0; update < 2; ++update) {
     for (Matrix& x : alone) OnDevice([&] { step(x); });
   }
