@@ -22,6 +22,8 @@ TEST(BenchOptimizer, HasARowForEveryPair) {
     EXPECT_EQ(row["numel"], 72 * 71);
     EXPECT_GT(row["ms"], 0.0);
     EXPECT_GT(row["copy_ratio"], 0.0);
+    const double moved = 12 + 2 * row["state_bytes_per_param"].get<double>();
+    EXPECT_NEAR(row["of_bound"], moved / 8 / row["copy_ratio"].get<double>(), 1e-9);
     pairs.emplace(row["name"].get<std::string>(), row["state"].get<std::string>());
     if (row["name"] == "adamw" && row["state"] == "int4") {
       EXPECT_EQ(row["state_bytes"], 2 * (72 * 71 / 2 + 4 * 40));
