@@ -161,8 +161,8 @@ void StepInTiles(const ParameterView& parameter, std::span<const CodedState> mom
 Status CheckTilesOnDevice(const StateCodec& codec, MomentKind kind, const TensorSpec& spec) {
   if (codec.passes(kind, spec) == StatePasses::kOne) return OkStatus();
   return ConfigError("optimizer.state = \"" + std::string(codec.name()) +
-                     "\" has no step on a device for this optimizer and " +
-                     DTypeName(spec.dtype) + " parameters (" + spec.name + ")");
+                     "\" has no step on a device for this optimizer and " + DTypeName(spec.dtype) +
+                     " parameters (" + spec.name + ")");
 }
 
 std::span<float> WideCopy(TensorView view, Workspace& scratch, int slot) {

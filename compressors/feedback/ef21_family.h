@@ -80,8 +80,8 @@ void AdvanceEstimate(TensorView mean, const FeedbackContext& context, F&& advanc
     const std::span<T> all = Elements<T>(estimate);
     if (mean.dtype == estimate.dtype) return advance(all, Elements<T>(mean));
     if (kernels::OnDevice()) {  // one piece: launches cost more than memory
-      const TensorView copy{
-          context.scratch->Get<T>(kScratchFeedback, all.size()).data(), estimate.dtype, mean.numel};
+      const TensorView copy{context.scratch->Get<T>(kScratchFeedback, all.size()).data(),
+                            estimate.dtype, mean.numel};
       FillZero(copy);
       AddScaled(copy, mean, 1.0f);
       advance(all, Elements<T>(copy));

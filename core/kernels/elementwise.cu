@@ -62,8 +62,7 @@ __device__ float WideAt(DType type, const void* numbers, int64_t i) {
 struct NarrowSum {
   __device__ void operator()(const NarrowSumSegment& s, int64_t i) const {
     const float sum = WideAt(s.to_type, s.to, i) + s.s * WideAt(s.from_type, s.from, i);
-    const uint16_t bits =
-        s.to_type == DType::kBF16 ? FloatToBf16(sum) : FloatToHalfSaturated(sum);
+    const uint16_t bits = s.to_type == DType::kBF16 ? FloatToBf16(sum) : FloatToHalfSaturated(sum);
     StoreAny(static_cast<uint8_t*>(s.to) + i * 2, bits);
   }
 };
