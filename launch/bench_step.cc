@@ -371,11 +371,10 @@ Status RunBenchStep(const std::vector<std::string>& arguments, bool json, std::o
   TW_ASSIGN_OR_RETURN(const auto bench, ParseFields<BenchStepConfig>(own.section("bench")));
   overrides.push_back("train.device=" + bench.device);
   TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load("", overrides, known));
-  const CommConfig& comm = loaded.settings.comm;
   TW_ASSIGN_OR_RETURN(const auto world, World::Open("thread", 60));
   const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
   std::string note;
-  TW_RETURN_IF_ERROR(OpenChosenDevice(loaded.settings.train, comm, found, *world, &note));
+  TW_RETURN_IF_ERROR(OpenChosenDevice(loaded.settings, found, *world, &note));
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, loaded.settings.train.threads)));
   SetTensorQueue(world->device().training);
   const Status status = Compare(bench, loaded, *world, DeviceOf(found, *world), json, out);

@@ -27,8 +27,23 @@ at::Device TensorDevice(const std::string& word, int number) {
                                                         : word);
 }
 
-Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
-                        const DeviceModule& devices, World& world, std::string* note) {
+namespace {
+
+// What a config asks for and only the host has; empty: nothing.
+std::string OnlyOnHosts(const Settings& s) {
+  if (s.strategy != "sync") {
+    return "strategy.name = \"" + s.strategy + "\" moves tensors on the host";
+  }
+  if (s.planner != "none") return "planner.name = \"" + s.planner + "\" measures on the host";
+  return "";
+}
+
+}  // namespace
+
+Status OpenChosenDevice(const Settings& settings, const DeviceModule& devices, World& world,
+                        std::string* note) {
+  const TrainConfig& train = settings.train;
+  const CommConfig& comm = settings.comm;
   const bool nccl = comm.backend == "nccl";
   if (train.device == "cpu" && nccl) {
     return ConfigError(
@@ -44,6 +59,12 @@ Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
                              ": no GPU to use: " + why + (cuda ? "; cpu works" : "; mpi works");
     TW_RETURN_IF_ERROR(world.AgreeOn(why.empty() ? OkStatus() : DataError(line)));
     return world.OpenDevice(devices, comm.backend, comm.timeout_s);
+  }
+  if (const std::string only = OnlyOnHosts(settings); !only.empty()) {
+    if (!devices.devices.empty()) {
+      *note = "train.device = auto: tensors lie in the host's memory; " + only;
+    }
+    return OkStatus();
   }
   std::vector<int64_t> able;
   TW_RETURN_IF_ERROR(world.lane().Run([&]() -> Status {
@@ -74,12 +95,7 @@ Status CheckOnDevice(const Settings& s, const Assembly& a, bool grouped) {
         "comm.sums = \"library\" is a sum of all ranks, and comm.hierarchical has "
         "groups of them: use comm.sums = \"auto\"");
   }
-  if (s.strategy != "sync") {
-    return ConfigError("strategy.name = \"" + s.strategy + "\" moves tensors on the host" + cpu);
-  }
-  if (a.planner) {
-    return ConfigError("planner.name = \"" + s.planner + "\" measures on the host" + cpu);
-  }
+  if (const std::string only = OnlyOnHosts(s); !only.empty()) return ConfigError(only + cpu);
   for (const ParameterPlan& p : a.plan->parameters()) {
     if (p.spec.dtype == DType::kF64) {
       return ConfigError("parameter " + p.spec.name + " is fp64, which no kernel on a GPU takes" +

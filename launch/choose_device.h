@@ -11,11 +11,11 @@
 namespace tw {
 
 // Opens the device that train.device and comm.backend ask for, or none; LibTorch's part of it is
-// loaded. auto: GPUs when each rank has one of its own and everything needed is there, else the
-// host's memory; *note says why where there are GPUs and they are not used. Collective; the same
-// verdict on all ranks.
-Status OpenChosenDevice(const TrainConfig& train, const CommConfig& comm,
-                        const DeviceModule& devices, World& world, std::string* note);
+// loaded. auto: GPUs when each rank has one of its own, everything needed is there, and strategy,
+// planner and merge work there, else the host's memory; *note says why where there are GPUs and
+// they are not used. Collective; the same verdict on all ranks.
+Status OpenChosenDevice(const Settings& settings, const DeviceModule& devices, World& world,
+                        std::string* note);
 
 // Where a run's tensors are.
 struct ChosenDevice {

@@ -387,7 +387,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   std::string device_note;
   if (ready.ok()) {
     const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
-    ready = OpenChosenDevice(loaded->settings.train, comm, found, world, &device_note);
+    ready = OpenChosenDevice(loaded->settings, found, world, &device_note);
     run.device = DeviceOf(found, world);
     if (world.device().training) SetTensorQueue(world.device().training);
   }

@@ -61,16 +61,15 @@ class ChooseDevice : public ::testing::Test {
     auto world = World::Open(backend, 5);
     TW_CHECK_OK(world);
     world_ = std::move(*world);
-    TrainConfig train;
-    train.device = device;
-    CommConfig comm;
-    comm.backend = backend;
-    comm.timeout_s = 5;
-    return OpenChosenDevice(train, comm, devices, *world_, &note_);
+    settings_.train.device = device;
+    settings_.comm.backend = backend;
+    settings_.comm.timeout_s = 5;
+    return OpenChosenDevice(settings_, devices, *world_, &note_);
   }
   void TearDown() override {
     if (world_) world_->Close();
   }
+  Settings settings_;
   std::unique_ptr<World> world_;
   std::string note_;
 };
@@ -88,6 +87,17 @@ TEST_F(ChooseDevice, AutoSaysWhyAGpuIsNotUsed) {
   EXPECT_TRUE(Choose("auto", "auto", no_module).ok());
   EXPECT_EQ(world_->device().memory, nullptr);
   EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; module not built");
+}
+
+TEST_F(ChooseDevice, AutoLeavesToTheHostWhatOnlyItCan) {
+  const CudaModule module = Module();
+  settings_.strategy = "diloco";
+  EXPECT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+  EXPECT_EQ(world_->device().memory, nullptr);
+  EXPECT_EQ(
+      note_,
+      "train.device = auto: tensors lie in the host's memory; strategy.name = \"diloco\" moves "
+      "tensors on the host");
 }
 
 TEST_F(ChooseDevice, WhoInsistsIsToldInOneLine) {
