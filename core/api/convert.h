@@ -1,8 +1,8 @@
 #pragma once
 // Element-wise moves between dtypes. fp32, fp16 and bf16 go through the kernels; fp64 and 16-bit
 // destinations of a sum are converted one by one (rare, and off the hot path of fp32 training).
-// Rounding is to nearest even; stores to fp16 saturate at +-65504. Views may lie at any address. In a
-// DeviceScope they are the device's, and there is no fp64.
+// Rounding is to nearest even; stores to fp16 saturate at +-65504. Views may lie at any address. In
+// a DeviceScope they are the device's, and there is no fp64.
 
 #include <span>
 

@@ -9,8 +9,8 @@
 // non-finite gradient leaves no trace, even when other buckets of it were already exchanged.
 // Journal copies are allocated once.
 //
-// Where tensors lie on a device, slots of place kTensors do too; whoever makes, touches, rolls back,
-// copies in or out such a slot is in a DeviceScope (core/base/device.h).
+// Where tensors lie on a device, slots of place kTensors do too; whoever makes, touches, rolls
+// back, copies in or out such a slot is in a DeviceScope (core/base/device.h).
 //
 // Thread safety: Slot, Find, Touch, mismatch and Unclaimed from any thread, e.g. of local steps
 // while the lane exchanges what the steps before have moved; distinct slots may be written from

@@ -37,8 +37,8 @@ class Workspace {
   // until its calls are launched.
   template <class T>
   std::span<T> Get(int slot, size_t count) {
-    uint8_t* const data = memory_ ? OnDevice(slot, count * sizeof(T))
-                                  : slots_[slot].Reserve(count * sizeof(T));
+    uint8_t* const data =
+        memory_ ? OnDevice(slot, count * sizeof(T)) : slots_[slot].Reserve(count * sizeof(T));
     return {reinterpret_cast<T*>(data), count};
   }
   // Memory of the host, whatever the tensors': lengths and counts. Its slots are others than Get's.
@@ -70,11 +70,11 @@ enum WorkspaceSlot : int {
   kScratchCodec1 = 1,
   kScratchCodec2 = 2,
   kScratchCodec3 = 3,
-  kScratchMessage = 10,  // fp32 copy of a message of another dtype
-  kScratchMean = 11,     // fp32 mean of a gradient of another dtype
+  kScratchMessage = 10,   // fp32 copy of a message of another dtype
+  kScratchMean = 11,      // fp32 mean of a gradient of another dtype
   kScratchFeedback = 14,  // a policy's own
-  kScratchSend0 = 12,    // bodies of even rounds
-  kScratchSend1 = 13,    // bodies of odd rounds
+  kScratchSend0 = 12,     // bodies of even rounds
+  kScratchSend1 = 13,     // bodies of odd rounds
   kScratchExchange0 = 20,
   kScratchExchange1 = 21,
   kScratchExchange2 = 22,
