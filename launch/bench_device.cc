@@ -1,5 +1,8 @@
 #include "launch/bench_device.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "core/api/tensor_scope.h"
 #include "core/base/clock.h"
 #include "launch/choose_device.h"
@@ -39,6 +42,24 @@ StatusOr<double> BenchDevice::Time(int64_t times, const std::function<Status()>&
   for (int64_t i = 0; i < times; ++i) TW_RETURN_IF_ERROR(work());
   TW_RETURN_IF_ERROR(Wait());
   return (NowMs() - start) / static_cast<double>(times);
+}
+
+void FillBellShaped(std::span<float> values, float scale, uint64_t seed) {
+  uint64_t state = seed;
+  std::vector<float> some(std::min<size_t>(values.size(), 1 << 20));
+  for (size_t done = 0; done < values.size(); done += some.size()) {
+    some.resize(std::min(some.size(), values.size() - done));
+    for (float& x : some) {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      uint64_t mixed = state ^ (state >> 32);
+      float sum = -2.0f;
+      for (int i = 0; i < 4; ++i, mixed >>= 16) {
+        sum += static_cast<float>(mixed & 0xFFFF) * 0x1p-16f;
+      }
+      x = scale * sum;
+    }
+    PutBytes(values.data() + done, some.data(), some.size() * sizeof(float));
+  }
 }
 
 }  // namespace tw

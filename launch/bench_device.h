@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "launch/device_module.h"
@@ -47,5 +48,8 @@ class BenchDevice {
   at::Device tensors_ = at::Device(at::kCPU);
   bool for_tensors_ = false;
 };
+
+// Bell-shaped numbers, sums of four uniform ones, where this thread works.
+void FillBellShaped(std::span<float> values, float scale, uint64_t seed);
 
 }  // namespace tw

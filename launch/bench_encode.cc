@@ -69,21 +69,7 @@ struct Arena {
         error(memory.Get<float>(1, numel)),
         copy(memory.Get<float>(2, numel)),
         mean(memory.Get<float>(3, numel)) {
-    // Bell-shaped, of an ordinary gradient's size: sums of four uniform numbers.
-    uint64_t state = 1;
-    std::vector<float> some(std::min<size_t>(numel, 1 << 20));
-    for (size_t done = 0; done < numel; done += some.size()) {
-      some.resize(std::min(some.size(), numel - done));
-      for (float& x : some) {
-        state = state * 6364136223846793005ull + 1442695040888963407ull;
-        uint64_t mixed = state ^ (state >> 32);
-        float sum = -2.0f;
-        for (int i = 0; i < 4; ++i, mixed >>= 16)
-          sum += static_cast<float>(mixed & 0xFFFF) * 0x1p-16f;
-        x = 1e-3f * sum;
-      }
-      PutBytes(gradient.data() + done, some.data(), some.size() * sizeof(float));
-    }
+    FillBellShaped(gradient, 1e-3f, 1);  // of an ordinary gradient's size
     for (const auto& zeros : {error, copy, mean}) ZeroBytes(zeros.data(), zeros.size_bytes());
   }
   StatusOr<double> TimedCopy() const {

@@ -72,23 +72,6 @@ for line in sys.stdin:
     print(1e3 * (time.perf_counter() - start) / queued, flush=True)
 )py";
 
-// Bell-shaped numbers, where this thread works.
-void Fill(std::span<float> values, float scale, uint64_t state) {
-  std::vector<float> some(std::min<size_t>(values.size(), 1 << 20));
-  for (size_t done = 0; done < values.size(); done += some.size()) {
-    some.resize(std::min(some.size(), values.size() - done));
-    for (float& x : some) {
-      state = state * 6364136223846793005ull + 1442695040888963407ull;
-      uint64_t mixed = state ^ (state >> 32);
-      float sum = -2.0f;
-      for (int i = 0; i < 4; ++i, mixed >>= 16)
-        sum += static_cast<float>(mixed & 0xFFFF) * 0x1p-16f;
-      x = scale * sum;
-    }
-    PutBytes(values.data() + done, some.data(), some.size() * sizeof(float));
-  }
-}
-
 // Made and used in a DeviceScope.
 struct Arena {
   Arena(const BenchDevice& on, size_t numel)
@@ -97,8 +80,8 @@ struct Arena {
         parameter(memory.Get<float>(0, numel)),
         gradient(memory.Get<float>(1, numel)),
         copy(memory.Get<float>(2, numel)) {
-    Fill(parameter, 0.02f, 1);
-    Fill(gradient, 1e-3f, 2);
+    FillBellShaped(parameter, 0.02f, 1);
+    FillBellShaped(gradient, 1e-3f, 2);
     ZeroBytes(copy.data(), copy.size_bytes());
   }
   const BenchDevice& device;

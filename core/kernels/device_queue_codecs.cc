@@ -96,20 +96,13 @@ struct EncodeSignsOp : OpBase<SignSegment, SignMeans> {
   }
 };
 
-template <class P>
-struct MarkedOp : OpBase<MarkedSegment, P> {
-  static size_t Scratch(std::span<const MarkedSegment>, int64_t tiles, const P&) {
+template <void (*kKernel)(device::Table<MarkedSegment>, uint64_t*, device::Stream)>
+struct MarkedOp : OpBase<MarkedSegment, None> {
+  static size_t Scratch(std::span<const MarkedSegment>, int64_t tiles, const None&) {
     return static_cast<size_t>(device::MarkedScratch(tiles)) * sizeof(uint64_t);
   }
-};
-struct TakeMarkedOp : MarkedOp<float> {
-  static void Launch(const LaunchOf<MarkedSegment, float>& of) {
-    device::TakeMarked(of.table, of.parameters, reinterpret_cast<uint64_t*>(of.scratch), of.stream);
-  }
-};
-struct AddMarkedOp : MarkedOp<None> {
   static void Launch(const LaunchOf<MarkedSegment, None>& of) {
-    device::AddMarked(of.table, reinterpret_cast<uint64_t*>(of.scratch), of.stream);
+    kKernel(of.table, reinterpret_cast<uint64_t*>(of.scratch), of.stream);
   }
 };
 
@@ -307,15 +300,16 @@ void CudaQueue::TakeMarked(const MessageView& message, std::span<const uint64_t>
                            float decoded_factor, uint8_t* to) {
   MarkedSegment segment = Marked(message.buffer, bitmap);
   segment.addend = message.addend, segment.scale = message.scale;
+  segment.decoded_factor = decoded_factor;
   segment.values = to;
-  Put<TakeMarkedOp>(segment, decoded_factor);
+  Put<MarkedOp<device::TakeMarked>>(segment);
 }
 void CudaQueue::AddMarked(std::span<float> out, std::span<const uint64_t> bitmap, float s,
                           const uint8_t* from) {
   MarkedSegment segment = Marked(out, bitmap);
   segment.scale = s;
   segment.values = const_cast<uint8_t*>(from);
-  Put<AddMarkedOp>(segment);
+  Put<MarkedOp<device::AddMarked>>(segment);
 }
 
 // ---- lowrank.h ----

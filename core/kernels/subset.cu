@@ -65,12 +65,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 struct Take {
-  float decoded_factor;
   __device__ void operator()(const MarkedSegment& s, int64_t i, int64_t place) const {
     float x = MessageAt({s.buffer, s.addend, s.scale}, i);
     if (place >= 0) {
       StoreAny(s.values + place * 4, x);
-      x -= decoded_factor * x;
+      x -= s.decoded_factor * x;
     }
     if (place >= 0 || s.addend) s.buffer[i] = x;
   }
@@ -91,9 +90,8 @@ void OverMarked(const Table<MarkedSegment>& table, uint64_t* scratch, Stream str
 
 }  // namespace
 
-void TakeMarked(Table<MarkedSegment> table, float decoded_factor, uint64_t* scratch,
-                Stream stream) {
-  OverMarked(table, scratch, stream, Take{decoded_factor});
+void TakeMarked(Table<MarkedSegment> table, uint64_t* scratch, Stream stream) {
+  OverMarked(table, scratch, stream, Take());
 }
 void AddMarked(Table<MarkedSegment> table, uint64_t* scratch, Stream stream) {
   OverMarked(table, scratch, stream, Add());

@@ -11,6 +11,7 @@ struct MarkedSegment {
   float* buffer = nullptr;           // message; what AddMarked adds to
   const float* addend = nullptr;     // may be null
   float scale = 1.0f;                // of the addend; of what AddMarked adds
+  float decoded_factor = 1.0f;       // of TakeMarked
   const uint64_t* bitmap = nullptr;  // BitmapWords(numel)
   uint8_t* values = nullptr;         // fp32 of the marked, at any address
   int64_t numel = 0;
@@ -20,7 +21,7 @@ struct MarkedSegment {
 constexpr int64_t MarkedScratch(int64_t tiles) { return tiles; }
 
 // Three launches each.
-void TakeMarked(Table<MarkedSegment> table, float decoded_factor, uint64_t* scratch, Stream stream);
+void TakeMarked(Table<MarkedSegment> table, uint64_t* scratch, Stream stream);
 void AddMarked(Table<MarkedSegment> table, uint64_t* scratch, Stream stream);
 
 }  // namespace tw::kernels::device

@@ -166,9 +166,9 @@ TEST_P(DeviceOptimizers, LeaveWhatTheHostLeaves) {
   const Case& c = GetParam();
   const bool in_fp32 = c.dtype == DType::kF32 || c.masters != Masters::kNone;
   EXPECT_TRUE(works.ok() || !in_fp32 || c.optimizer != "adamw");
-  if (!works.ok()) {
+  if (!works.ok()) {  // and says so
     EXPECT_NE(std::string(works.message()).find("has no step on a device"), std::string::npos);
-    GTEST_SKIP() << works.message();
+    return;
   }
   for (int update = 1; update <= kUpdates; ++update) {
     host.Step(update);

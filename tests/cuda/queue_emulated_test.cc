@@ -13,18 +13,7 @@
 namespace tw {
 namespace {
 
-struct Tensor {
-  Both<float> x, y;
-};
-
-class EmulatedQueue : public QueueTest {
- protected:
-  std::vector<Tensor> Tensors() {
-    std::vector<Tensor> out;
-    for (const size_t n : QueueSizes()) out.push_back({Floats(n, n), Floats(n, n + 1)});
-    return out;
-  }
-};
+class EmulatedQueue : public QueueTest {};
 using EmulatedQueueDeathTest = EmulatedQueue;
 
 TEST_F(EmulatedQueueDeathTest, TheHostCannotTouchTheDevicesMemory) {
@@ -50,7 +39,7 @@ TEST_F(EmulatedQueueDeathTest, TheHostCannotTouchTheDevicesMemory) {
 }
 
 TEST_F(EmulatedQueue, NothingIsAllocatedAfterTheFirstStep) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   Both<kernels::IndexedValue> list = New(std::vector<kernels::IndexedValue>(4096 + 64));
   Both<uint8_t> body = Bytes(20000);
   kernels::QuantizeSpec spec;
@@ -59,7 +48,7 @@ TEST_F(EmulatedQueue, NothingIsAllocatedAfterTheFirstStep) {
     OnDevice([&] {
       {
         tw::Together together;
-        for (Tensor& t : tensors) {
+        for (TwoTensors& t : tensors) {
           together.Next();
           kernels::AdamWStep(t.x.span(), t.y.span(), t.x.span(), t.y.span(), c);
           kernels::Scale(t.x.span(), 0.5f);
@@ -80,10 +69,10 @@ TEST_F(EmulatedQueue, NothingIsAllocatedAfterTheFirstStep) {
 }
 
 TEST_F(EmulatedQueue, AFlushIsOneCopyToTheDevice) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   const int64_t before = emulation::CountsOfRuntime().copies;
   const kernels::AdamWCoefficients<float> c = {1, 1, 0.9f, 0.1f, 0.99f, 0.01f, 0.1f, 1, 1e-8f};
-  std::vector<Tensor> moments = Tensors();
+  std::vector<TwoTensors> moments = Tensors();
   OnDevice([&] {
     tw::Together together;
     for (size_t i = 0; i < tensors.size(); ++i) {

@@ -38,6 +38,16 @@ class Both {
   std::vector<T> host_;
 };
 
+// Around those of vectors, warps, tiles, and of pieces of sums.
+inline const std::vector<size_t>& QueueSizes() {
+  static const std::vector<size_t> sizes = {0, 1, 7, 33, 128, 1000, 1025, 0, 4096, 4099, 9001};
+  return sizes;
+}
+
+struct TwoTensors {
+  Both<float> x, y;
+};
+
 class QueueTest : public testing::Test {
  protected:
   template <class T>
@@ -45,6 +55,12 @@ class QueueTest : public testing::Test {
     return Both<T>(device_, std::move(values), offset);
   }
   Both<float> Floats(size_t n, uint64_t seed) { return New(RandomFloats(n, seed)); }
+  // Of sizes around those of warps, blocks and tiles.
+  std::vector<TwoTensors> Tensors() {
+    std::vector<TwoTensors> out;
+    for (const size_t n : QueueSizes()) out.push_back({Floats(n, n), Floats(n, n + 1)});
+    return out;
+  }
   Both<uint8_t> Bytes(size_t n, size_t offset = 0) {
     return New(std::vector<uint8_t>(n, 0xEE), offset);
   }
@@ -81,11 +97,5 @@ class QueueTest : public testing::Test {
   TestDevice device_;
   std::unique_ptr<kernels::DeviceKernels> queue_ = device_.NewQueue();
 };
-
-// Around those of vectors, warps, tiles, and of pieces of sums.
-inline const std::vector<size_t>& QueueSizes() {
-  static const std::vector<size_t> sizes = {0, 1, 7, 33, 128, 1000, 1025, 0, 4096, 4099, 9001};
-  return sizes;
-}
 
 }  // namespace tw

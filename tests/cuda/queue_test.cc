@@ -16,19 +16,10 @@
 namespace tw {
 namespace {
 
-struct Tensor {
-  Both<float> x, y;
-};
-
 class Queue : public QueueTest {
  protected:
-  std::vector<Tensor> Tensors() {
-    std::vector<Tensor> out;
-    for (const size_t n : QueueSizes()) out.push_back({Floats(n, n), Floats(n, n + 1)});
-    return out;
-  }
-  static void ExpectSame(const std::vector<Tensor>& tensors) {
-    for (const Tensor& t : tensors) {
+  static void ExpectSame(const std::vector<TwoTensors>& tensors) {
+    for (const TwoTensors& t : tensors) {
       EXPECT_TRUE(t.x.Same());
       EXPECT_TRUE(t.y.Same());
     }
@@ -45,9 +36,9 @@ TEST_F(Queue, ACallIsDoneAtOnceOutsideOfRows) {
 }
 
 TEST_F(Queue, CallsAtThePlaceOfARowAreOneLaunch) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   EXPECT_EQ(Together(tensors,
-                     [](Tensor& t) {
+                     [](TwoTensors& t) {
                        kernels::Scale(t.x.span(), 3.0f);
                        kernels::AddInPlace(t.y.span(), 2.0f, t.x.span());
                        kernels::ErrorMemory(t.x.span(), t.y.span(), 0.9f);
@@ -57,23 +48,23 @@ TEST_F(Queue, CallsAtThePlaceOfARowAreOneLaunch) {
 }
 
 TEST_F(Queue, OtherKernelsAndOtherArgumentsAreLaunchesOfTheirOwn) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   // At place 0: two kernels, one of them with two arguments.
   EXPECT_EQ(Together(tensors,
-                     [](Tensor& t) {
+                     [](TwoTensors& t) {
                        if (t.x.size() < 100) return kernels::Scale(t.x.span(), 2.0f);
                        const float keep = t.x.size() % 2 ? 0.5f : 0.25f;
                        kernels::ErrorMemory(t.x.span(), t.y.span(), keep);
                      }),
             3);
   ExpectSame(tensors);
-  EXPECT_EQ(Together(tensors, [](Tensor&) {}), 0);
+  EXPECT_EQ(Together(tensors, [](TwoTensors&) {}), 0);
 }
 
 TEST_F(Queue, RowsMayBeOfUnequalLengthsAndKeepTheirOrder) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   EXPECT_EQ(Together(tensors,
-                     [](Tensor& t) {
+                     [](TwoTensors& t) {
                        for (size_t i = 0; i <= t.x.size() % 5; ++i) {
                          kernels::AddInPlace(t.x.span(), 0.5f, t.y.span());
                          kernels::AddInPlace(t.y.span(), 0.25f, t.x.span());
@@ -114,9 +105,9 @@ TEST_F(Queue, RowsWithinRowsStartWhereTheyAre) {
 }
 
 TEST_F(Queue, NumbersForTheHostMayBeAskedForInTheMiddleOfRows) {
-  std::vector<Tensor> tensors = Tensors();
+  std::vector<TwoTensors> tensors = Tensors();
   std::vector<float> seen;
-  const auto work = [&](Tensor& t) {
+  const auto work = [&](TwoTensors& t) {
     kernels::Scale(t.x.span(), 3.0f);
     if (t.x.size() == 1000)
       seen.push_back(GetNumber<float>(reinterpret_cast<uint8_t*>(t.x.data())));
