@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,7 @@ class Pool {
  public:
   explicit Pool(DeviceQueue& queue) : queue_(queue) {}
   ~Pool() {
+    for (const Arriving& arriving : arriving_) Free(*arriving.journey);
     for (const auto& of_size : free_) {
       for (uint8_t* memory : of_size) queue_.FreePinned(memory);
     }
@@ -57,6 +59,10 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   std::unique_ptr<Journey> Begin() {
+    while (!arriving_.empty() && arriving_.front().copied->reached()) {
+      End(std::move(arriving_.front().journey));
+      arriving_.pop_front();
+    }
     if (journeys_.empty()) return std::make_unique<Journey>();
     std::unique_ptr<Journey> journey = std::move(journeys_.back());
     journeys_.pop_back();
@@ -75,6 +81,10 @@ class Pool {
     }
     return journey.pinned.emplace_back(memory, bytes);
   }
+  // Its memory is free when the queue has copied what came.
+  void EndAfterCopies(std::unique_ptr<Journey> journey) {
+    arriving_.push_back({queue_.Mark(), std::move(journey)});
+  }
   // Nobody uses its memory any more.
   void End(std::unique_ptr<Journey> journey) {
     for (const MutableByteSpan memory : journey->pinned) {
@@ -90,8 +100,17 @@ class Pool {
     return static_cast<size_t>(std::bit_width(std::max(bytes, kSmallest) - 1));
   }
 
+  struct Arriving {
+    std::unique_ptr<DeviceMark> copied;
+    std::unique_ptr<Journey> journey;
+  };
+  void Free(const Journey& journey) {
+    for (const MutableByteSpan memory : journey.pinned) queue_.FreePinned(memory.data());
+  }
+
   DeviceQueue& queue_;
   std::array<std::vector<uint8_t*>, 64> free_;  // [c]: of 2^c bytes
+  std::deque<Arriving> arriving_;               // in the order of the queue
   std::vector<std::unique_ptr<Journey>> journeys_;
 };
 
@@ -144,10 +163,16 @@ class StagedTicket : public Ticket {
     TW_ASSIGN_OR_RETURN(const Progress progress, on_wire_->Test());
     if (progress != Progress::kDone) return was_waiting ? Progress::kMoved : progress;
     on_wire_.reset();
+    bool copies = false;
     for (const Journey::Arrival& a : journey_->arrivals) {
-      if (a.bytes > 0) shared_->queue.CopyIn(a.to, journey_->in.data() + a.begin, a.bytes);
+      if (a.bytes > 0) shared_->queue.StartCopyIn(a.to, journey_->in.data() + a.begin, a.bytes);
+      copies = copies || a.bytes > 0;
     }
-    shared_->pool->End(std::move(journey_));
+    if (copies) {
+      shared_->pool->EndAfterCopies(std::move(journey_));
+    } else {
+      shared_->pool->End(std::move(journey_));
+    }
     return Progress::kDone;
   }
   Status Wait() override { return WaitByTests(*this); }

@@ -97,10 +97,9 @@ class Dgc : public FeedbackPolicy {
   }
 
   static void Clip(TensorView grad, double limit) {
+    if (auto* device = kernels::OnDevice()) return device->ClipToNorm(grad, limit);
     double squares = 0;
-    if (auto* device = kernels::OnDevice()) {
-      device->SumsOfSquares({&grad, 1}, {&squares, 1});
-    } else if (grad.dtype == DType::kF32) {
+    if (grad.dtype == DType::kF32) {
       squares = kernels::SumOfSquares(grad.f32());
     } else {
       constexpr int64_t kPiece = 256;

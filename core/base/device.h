@@ -45,16 +45,19 @@ class DeviceQueue {
   virtual void Zero(void* to, size_t bytes) = 0;
   virtual void CopyIn(void* to, const void* host, size_t bytes) = 0;     // `host` is free on return
   virtual void CopyOut(void* host, const void* from, size_t bytes) = 0;  // waits
-  // To memory of the host that AllocateHost gave; done when a later mark is reached.
+  // To and from memory of the host that AllocatePinned gave; done when a later mark is reached.
   virtual void StartCopyOut(void* pinned, const void* from, size_t bytes) = 0;
+  virtual void StartCopyIn(void* to, const void* pinned, size_t bytes) = 0;
   virtual uint8_t* AllocatePinned(size_t bytes) = 0;
   virtual void FreePinned(uint8_t* memory) = 0;
 
   virtual std::unique_ptr<DeviceMark> Mark() = 0;
   // What is put here from now on starts when the mark, of any queue, is reached.
   virtual void After(const DeviceMark& mark) = 0;
-  // Waits until all is done. The first error of anything that was put here; then it stays so.
+  // Waits until all is done, or all before the mark, which is one of this queue. The first error of
+  // anything that was put here; then it stays so.
   virtual Status Wait() = 0;
+  virtual Status WaitFor(const DeviceMark& mark) = 0;
 
   // See Together.
   virtual void BeginTogether() = 0;

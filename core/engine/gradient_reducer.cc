@@ -130,6 +130,7 @@ void GradientReducer::LaunchReady() {
   while (next_bucket_ < num_buckets() && buckets_[static_cast<size_t>(next_bucket_)].waiting == 0) {
     const int bucket = next_bucket_++;
     if (!Identity()) LaunchBucket(bucket);
+    if (Identity() && next_bucket_ == num_buckets()) LaunchLook();
   }
 }
 
@@ -170,9 +171,13 @@ Async GradientReducer::RunBucket(int b) {
   return pipeline_.Start(b, step_, bucket.parameters, bucket.vectors);
 }
 
-void GradientReducer::LookAtVectors() {
-  if (vectors_ready_) CurrentQueue()->After(*vectors_ready_);
-  for (const Bucket& bucket : buckets_) check_.Look(bucket.vectors);
+void GradientReducer::LaunchLook() {
+  vectors_ready_ = MarkTraining();
+  lane_->Post([this] {
+    if (vectors_ready_) CurrentQueue()->After(*vectors_ready_);
+    for (const Bucket& bucket : buckets_) check_.Look(bucket.vectors);
+    return OkStatus();
+  });
 }
 
 Status GradientReducer::Agree() {
@@ -185,9 +190,8 @@ Status GradientReducer::Agree() {
 
 // Buckets follow the agreement on the lane, and do nothing when it says so.
 void GradientReducer::LaunchAgreedExchange() {
-  vectors_ready_ = MarkTraining();
+  LaunchLook();
   lane_->Post([this]() -> Status {
-    LookAtVectors();
     TW_RETURN_IF_ERROR(Agree());
     agreed_ = control_.back() == 0;
     return OkStatus();
@@ -232,13 +236,6 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
     return Outcome(start, sums);
   }
   LaunchReady();
-  if (Identity()) {
-    vectors_ready_ = MarkTraining();
-    lane_->Post([this] {
-      LookAtVectors();
-      return OkStatus();
-    });
-  }
   TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(); }));
   const DeviceScope scope(options_.device.training);
   control_.back() == 0 ? state_->CommitJournal() : state_->Rollback();

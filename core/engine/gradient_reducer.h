@@ -97,7 +97,7 @@ class GradientReducer {
   int64_t BytesSent() const;
   void Start(uint64_t step);
   std::unique_ptr<DeviceMark> MarkTraining();
-  void LookAtVectors();
+  void LaunchLook();
   Status Agree();
   void LaunchAgreedExchange();
   ReduceOutcome Outcome(double start_ms, std::span<double> sums);

@@ -44,39 +44,36 @@ double SumOfSquares(TensorView view) {
   }
 }
 
-// Of tensors on a device; waits for it.
-double SumOnDevice(kernels::DeviceKernels& device, const std::vector<TensorView>& views) {
-  std::vector<double> squares(views.size());
-  device.SumsOfSquares(views, squares);
-  return std::accumulate(squares.begin(), squares.end(), 0.0);
+double Norm(std::span<const TensorView> views) {
+  double sum = 0;
+  if (auto* device = kernels::OnDevice()) {
+    std::vector<double> squares(views.size());
+    device->SumsOfSquares(views, squares);
+    sum = std::accumulate(squares.begin(), squares.end(), 0.0);
+  } else {
+    for (const TensorView& view : views) sum += SumOfSquares(view);
+  }
+  return std::sqrt(sum);
 }
 
 }  // namespace
 
 double GradientNorm(std::span<const ParameterView> parameters) {
-  if (auto* device = kernels::OnDevice()) {
-    std::vector<TensorView> views;
-    for (const ParameterView& p : parameters) views.push_back(p.grad);
-    return std::sqrt(SumOnDevice(*device, views));
-  }
-  double squares = 0;
-  for (const ParameterView& p : parameters) squares += SumOfSquares(p.grad);
-  return std::sqrt(squares);
+  return Norm(GradientsOf(parameters));
 }
+double ResidualNorm(const StateBag& state) { return Norm(ErrorMemoriesOf(state)); }
 
-double ResidualNorm(const StateBag& state) {
-  double squares = 0;
-  std::vector<TensorView> on_device;
+std::vector<TensorView> GradientsOf(std::span<const ParameterView> parameters) {
+  std::vector<TensorView> views;
+  for (const ParameterView& p : parameters) views.push_back(p.grad);
+  return views;
+}
+std::vector<TensorView> ErrorMemoriesOf(const StateBag& state) {
+  std::vector<TensorView> views;
   state.ForEach([&](const std::string& name, const StateSlot& slot) {
-    if (!name.starts_with("feedback/") || !name.ends_with("/e")) return;
-    if (slot.on_device) {
-      on_device.push_back(slot.view);
-    } else {
-      squares += SumOfSquares(slot.view);
-    }
+    if (name.starts_with("feedback/") && name.ends_with("/e")) views.push_back(slot.view);
   });
-  if (!on_device.empty()) squares += SumOnDevice(*kernels::OnDevice(), on_device);
-  return std::sqrt(squares);
+  return views;
 }
 
 bool GradientsFinite(std::span<const ParameterView> parameters) {

@@ -3,14 +3,12 @@
 #include "core/engine/trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <cmath>
 
 #include "core/api/convert.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/thread_time.h"
 #include "core/engine/catch_torch.h"
-#include "core/engine/norms.h"
 #include "core/engine/update.h"
 
 namespace tw {
@@ -19,6 +17,7 @@ Trainer::Trainer(const TrainerParts& parts, const TrainerOptions& options)
       parts_(parts),
       options_(options),
       losses_(parts.state),
+      norms_(parts.device),
       optimizer_scratch_(parts.device.memory) {
   for (const ParameterView& p : parts_.reducer->views()) {
     summary_.dense_bytes_per_step += 4 * p.value.numel;
@@ -46,6 +45,8 @@ Status Trainer::Step(int64_t step) {
   const double start = NowMs();
   const ThreadTime thread_start = ThisThreadTime();
   TW_ASSIGN_OR_RETURN(const StepResult result, parts_.strategy->Step(*this));
+  if (ReportIsDue() && !parts_.reducer->exchanging()) norms_.StartResiduals(*parts_.state);
+  TW_ASSIGN_OR_RETURN(record_.grad_norm, norms_.ReadGradients());
   record_.step_ms = NowMs() - start;
   const ThreadTime thread_end = ThisThreadTime();
   record_.cpu_ms = thread_end.cpu_ms - thread_start.cpu_ms;
@@ -164,21 +165,18 @@ Status Trainer::ApplyUpdate() {
 Status Trainer::Update(int64_t update, Reshard moments) {
   ScopedTimer timer(&record_.optimizer_ms, {parts_.spans, SpanKind::kOptimizer});
   const DeviceScope scope(parts_.device.training);
-  record_.grad_norm = GradientNorm(parts_.reducer->views());
-  // The norm has waited for all before it: an error of a kernel is told here, and not trained on.
-  if (parts_.device.training) TW_RETURN_IF_ERROR(parts_.device.training->Wait());
-  UpdateContext context{.lr = record_.lr,
-                        .update = update,
-                        .state = parts_.state,
-                        .moments = moments,
-                        .treatments = parts_.treatments,
-                        .scratch = &optimizer_scratch_,
-                        .seed = options_.seed,
-                        .masters = options_.masters};
-  if (options_.grad_clip > 0 && record_.grad_norm > options_.grad_clip) {
-    context.grad_scale = static_cast<float>(options_.grad_clip / record_.grad_norm);
-  }
-  return tw::Update(*parts_.optimizer, parts_.reducer->views(), context);
+  norms_.MeasureGradients(parts_.reducer->views());
+  const StepNorms::Clipping clipping(norms_, options_.grad_clip);
+  return tw::Update(*parts_.optimizer, parts_.reducer->views(),
+                    {.lr = record_.lr,
+                     .grad_scale = clipping.scale(),
+                     .update = update,
+                     .state = parts_.state,
+                     .moments = moments,
+                     .treatments = parts_.treatments,
+                     .scratch = &optimizer_scratch_,
+                     .seed = options_.seed,
+                     .masters = options_.masters});
 }
 
 Status Trainer::Report() {
@@ -188,10 +186,11 @@ Status Trainer::Report() {
   summary_.steps = step_ + 1;
   summary_.tokens = record_.tokens;
   statistics_.Add(record_);
-  if (parts_.sinks.empty() || record_.step % options_.metrics_every != 0) return OkStatus();
-  const DeviceScope scope(parts_.device.training);
-  record_.residual_norm =
-      parts_.reducer->exchanging() ? residual_norm_ : ResidualNorm(*parts_.state);
+  if (!ReportIsDue()) return OkStatus();
+  record_.residual_norm = residual_norm_;
+  if (!parts_.reducer->exchanging()) {
+    TW_ASSIGN_OR_RETURN(record_.residual_norm, norms_.ReadResiduals(*parts_.state));
+  }
   if (parts_.peak_tensor_bytes) record_.peak_tensor_bytes = parts_.peak_tensor_bytes();
   for (MetricSink* sink : parts_.sinks) TW_RETURN_IF_ERROR(sink->Write(record_));
   return OkStatus();

@@ -19,6 +19,7 @@
 #include "core/engine/parameters_hash.h"
 #include "core/engine/plan_updater.h"
 #include "core/engine/skip_count.h"
+#include "core/engine/step_norms.h"
 #include "core/engine/step_statistics.h"
 #include "core/engine/turn_machine.h"
 
@@ -91,6 +92,9 @@ class Trainer : private TurnMachine {
   void RecordExchange(const ReduceOutcome& outcome);
   Status CheckReplicas();
   Status Report();
+  bool ReportIsDue() const {
+    return !parts_.sinks.empty() && record_.step % options_.metrics_every == 0;
+  }
 
   TrainerParts parts_;
   TrainerOptions options_;
@@ -100,6 +104,7 @@ class Trainer : private TurnMachine {
   bool check_due_ = false;
   bool updated_ = false;  // in this Run
   LossLog losses_;
+  StepNorms norms_;
   std::vector<double> started_sums_;  // losses that travel with an exchange in the background
   double residual_norm_ = 0;          // before it, as the memories are the lane's
   TrainSummary summary_;

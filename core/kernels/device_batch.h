@@ -5,7 +5,8 @@
 // A kernel is described by an Op:
 //   Segment, Parameters               what a call has of its own, what a launch has but once
 //   kSkipsEmpty                       whether a segment without elements is nothing at all
-//   kDeviceParameters                 whether the kernel reads the parameters from device memory
+//   kDeviceParameters                 whether it is a step, which reads its coefficients from device
+//                                     memory, where their grad_scale may be clipped
 //   kTable                            whether it takes a table; else Launch goes over the segments
 //   Place(segments, parameters)       numbers the tiles; returns how many
 //   Scratch(segments, tiles, parameters)  bytes of device memory that Launch needs
@@ -18,6 +19,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/kernels/clip_device.h"
 #include "core/kernels/device.h"
 
 namespace tw::kernels {
@@ -99,7 +101,8 @@ class Batch {
   size_t scratch_bytes() const { return scratch_bytes_; }
   // Writes the table to `host`, of which the device will have a copy at `device`.
   virtual void Stage(uint8_t* host, uint8_t* device, uint8_t* scratch) = 0;
-  virtual void Launch(device::Stream stream) const = 0;
+  // `clip` is for kernels of steps.
+  virtual void Launch(const device::StepClip& clip, device::Stream stream) const = 0;
   virtual void Clear() = 0;
 
  protected:
@@ -156,12 +159,14 @@ class BatchOf final : public Batch {
       std::memcpy(host + Aligned(bytes), &parameters_, sizeof(Parameters));
     }
   }
-  void Launch(device::Stream stream) const override {
+  void Launch([[maybe_unused]] const device::StepClip& clip,
+              device::Stream stream) const override {
     const device::Table<Segment> table{reinterpret_cast<const Segment*>(device_),
                                        static_cast<int32_t>(segments_.size()), tiles_};
-    const uint8_t* behind = device_ + Aligned(segments_.size() * sizeof(Segment));
-    Op::Launch(LaunchOf<Segment, Parameters>{table, segments_, parameters_,
-                                             reinterpret_cast<const Parameters*>(behind), scratch_,
+    auto* behind =
+        reinterpret_cast<Parameters*>(device_ + Aligned(segments_.size() * sizeof(Segment)));
+    if constexpr (Op::kDeviceParameters) device::ClipScale(clip, &behind->grad_scale, stream);
+    Op::Launch(LaunchOf<Segment, Parameters>{table, segments_, parameters_, behind, scratch_,
                                              stream});
   }
   void Clear() override { segments_.clear(); }

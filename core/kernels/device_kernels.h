@@ -9,6 +9,7 @@
 // of the spans given, whatever a body holds.
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "core/base/device.h"
@@ -31,9 +32,25 @@ struct AdamWCoefficients;
 template <class T>
 struct SgdmCoefficients;
 
+// What a queue was told between BeginCapture and EndCapture (a CUDA graph). Ends before the queue.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;  // waits
+  // Puts all of it on the queue, as one launch, on the numbers that memory holds then.
+  virtual void Launch() = 0;
+};
+
 class DeviceKernels : public DeviceQueue {
  public:
   virtual void* stream() = 0;  // the cudaStream_t it works on
+
+  // ---- graphs ----
+  // What is put here until EndCapture is kept, not done: kernels, copies and fillings, with the
+  // numbers that the calls have now. Nothing may wait or be marked meanwhile. Not for the default
+  // stream.
+  virtual Status BeginCapture() = 0;
+  // An error where something did wait; then the queue goes on without what was put.
+  virtual StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() = 0;
 
   // ---- numbers for the host ----
   // Notes when an element is NaN or infinite; fp32, fp16, bf16.
@@ -42,6 +59,15 @@ class DeviceKernels : public DeviceQueue {
   virtual bool TakeAllFinite() = 0;
   // out[i] = SumOfSquares of tensor i, fp32, fp16, bf16: in the order of reduce_device.h. Waits.
   virtual void SumsOfSquares(std::span<const TensorView> x, std::span<double> out) = 0;
+  // *norm, a number of the device, = the norm of all of them as one vector: the same sums, added in
+  // their order.
+  virtual void Norm(std::span<const TensorView> x, double* norm) = 0;
+  // x <- x + (limit / norm - 1) x where its norm is above the limit: the factor is rounded to fp32,
+  // the sum to x's type.
+  virtual void ClipToNorm(TensorView x, double limit) = 0;
+  // From now on the steps of optimizers multiply their gradients by limit / *norm too, rounded to
+  // fp32, where *norm is above the limit when they start. Limit 0: no longer.
+  virtual void ClipSteps(double limit, const double* norm) = 0;
 
   // ---- elementwise.h ----
   virtual void AddFromBytes(std::span<float> a, float s, const uint8_t* b) = 0;

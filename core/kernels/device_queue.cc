@@ -128,8 +128,8 @@ void CudaQueue::LaunchNoted() {
       scratch_bytes = std::max(scratch_bytes, batch->scratch_bytes());
     }
   }
-  uint8_t* scratch = scratch_.AtLeast(scratch_bytes);
-  const StagingRing::Piece tables = ring_.Take(table_bytes);
+  uint8_t* scratch = Scratch(scratch_bytes);
+  const StagingRing::Piece tables = TakePiece(table_bytes);
   size_t at = 0;
   for (const auto& place : places_) {
     for (const auto& batch : place) {
@@ -137,16 +137,24 @@ void CudaQueue::LaunchNoted() {
       at += batch->table_bytes();
     }
   }
-  if (table_bytes > 0 && !errors_.Succeeds(cudaMemcpyAsync(tables.device, tables.host, table_bytes,
-                                                           cudaMemcpyHostToDevice, stream_))) {
-    return;
-  }
+  if (table_bytes > 0 && !SendPiece(tables, table_bytes)) return;
   device::TakeError();  // what others have left on this thread: that an event is not reached, say
   for (const auto& place : places_) {
-    for (const auto& batch : place) batch->Launch(kernel_stream());
+    for (const auto& batch : place) batch->Launch(clip_, kernel_stream());
   }
   if (const char* error = device::TakeError()) errors_.Note(error);
-  ring_.FreeOld();
+  if (!capture_) ring_.FreeOld();
+}
+
+StagingRing::Piece CudaQueue::TakePiece(size_t bytes) {
+  return capture_ ? capture_->Take(bytes) : ring_.Take(bytes);
+}
+bool CudaQueue::SendPiece(const StagingRing::Piece& piece, size_t bytes) {
+  return capture_ || errors_.Succeeds(cudaMemcpyAsync(piece.device, piece.host, bytes,
+                                                      cudaMemcpyHostToDevice, stream_));
+}
+uint8_t* CudaQueue::Scratch(size_t bytes) {
+  return capture_ ? capture_->Scratch(bytes) : scratch_.AtLeast(bytes);
 }
 
 void CudaQueue::ForgetNoted() {
@@ -207,10 +215,9 @@ void CudaQueue::CopyIn(void* to, const void* host, size_t bytes) {
     if (!rows_.empty()) ++place_;
     return SendThroughRing(static_cast<uint8_t*>(to), static_cast<const uint8_t*>(host), bytes);
   }
-  const StagingRing::Piece piece = ring_.Take(bytes);
+  const StagingRing::Piece piece = TakePiece(bytes);
   std::memcpy(piece.host, host, bytes);
-  errors_.Succeeds(
-      cudaMemcpyAsync(piece.device, piece.host, bytes, cudaMemcpyHostToDevice, stream_));
+  SendPiece(piece, bytes);
   bytes_in_ring_ += bytes;
   segment.from = piece.device;
   Put<CopyBytesOp>(segment);
@@ -219,11 +226,14 @@ void CudaQueue::CopyIn(void* to, const void* host, size_t bytes) {
 void CudaQueue::SendThroughRing(uint8_t* to, const uint8_t* host, size_t bytes) {
   while (bytes > 0) {
     const size_t now = std::min(bytes, ring_.part_bytes());
-    const StagingRing::Piece piece = ring_.Take(now);
+    const StagingRing::Piece piece = TakePiece(now);
     std::memcpy(piece.host, host, now);
-    if (!errors_.Succeeds(cudaMemcpyAsync(to, piece.host, now, cudaMemcpyHostToDevice, stream_))) {
-      return;
-    }
+    // A graph's copy is from the device: what the host holds then is not what it holds now.
+    const bool sent = capture_ ? errors_.Succeeds(cudaMemcpyAsync(
+                                     to, piece.device, now, cudaMemcpyDeviceToDevice, stream_))
+                               : errors_.Succeeds(cudaMemcpyAsync(
+                                     to, piece.host, now, cudaMemcpyHostToDevice, stream_));
+    if (!sent) return;
     to += now;
     host += now;
     bytes -= now;
@@ -233,7 +243,7 @@ void CudaQueue::SendThroughRing(uint8_t* to, const uint8_t* host, size_t bytes) 
 // What cannot be had is zeros; Wait tells why.
 void CudaQueue::CopyOut(void* host, const void* from, size_t bytes) {
   Flush();
-  if (UseDevice() &&
+  if (!Refuses("what the host waits for") && UseDevice() &&
       errors_.Succeeds(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_)) &&
       errors_.Succeeds(cudaStreamSynchronize(stream_))) {
     return;
@@ -247,12 +257,20 @@ void CudaQueue::StartCopyOut(void* pinned, const void* from, size_t bytes) {
   errors_.Succeeds(cudaMemcpyAsync(pinned, from, bytes, cudaMemcpyDeviceToHost, stream_));
 }
 
+void CudaQueue::StartCopyIn(void* to, const void* pinned, size_t bytes) {
+  Flush();
+  if (bytes == 0 || !UseDevice()) return;
+  errors_.Succeeds(cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, stream_));
+}
+
 uint8_t* CudaQueue::AllocatePinned(size_t bytes) {
   UseDevice();
   return AllocatePinnedBytes(bytes);
 }
 void CudaQueue::FreePinned(uint8_t* memory) {
-  if (UseDevice()) errors_.Succeeds(cudaStreamSynchronize(stream_));
+  if (!Refuses("memory that is freed") && UseDevice()) {
+    errors_.Succeeds(cudaStreamSynchronize(stream_));
+  }
   cudaFreeHost(memory);
 }
 
@@ -261,20 +279,29 @@ void CudaQueue::FreePinned(uint8_t* memory) {
 std::unique_ptr<DeviceMark> CudaQueue::Mark() {
   Flush();
   UseDevice();
-  const cudaEvent_t event = events_->Take(errors_);
-  if (!errors_.any()) errors_.Succeeds(cudaEventRecord(event, stream_));
+  const cudaEvent_t event = Refuses("a mark") ? nullptr : events_->Take(errors_);
+  if (event && !errors_.any()) errors_.Succeeds(cudaEventRecord(event, stream_));
   return std::make_unique<EventMark>(events_, event);
 }
 
 void CudaQueue::After(const DeviceMark& mark) {
   Flush();
   const cudaEvent_t event = static_cast<const EventMark&>(mark).event;
-  if (event && UseDevice()) errors_.Succeeds(cudaStreamWaitEvent(stream_, event, 0));
+  if (event && !Refuses("a mark") && UseDevice()) errors_.Succeeds(cudaStreamWaitEvent(stream_, event, 0));
 }
 
 Status CudaQueue::Wait() {
   Flush();
+  if (Refuses("what the host waits for")) return DataError("a capture does nothing to wait for");
   if (UseDevice()) errors_.Succeeds(cudaStreamSynchronize(stream_));
+  return errors_.status();
+}
+
+Status CudaQueue::WaitFor(const DeviceMark& mark) {
+  const cudaEvent_t event = static_cast<const EventMark&>(mark).event;
+  if (event && !Refuses("what the host waits for") && UseDevice()) {
+    errors_.Succeeds(cudaEventSynchronize(event));
+  }
   return errors_.status();
 }
 

@@ -9,7 +9,9 @@
 #include <mutex>
 #include <vector>
 
+#include "core/kernels/clip_device.h"
 #include "core/kernels/device_batch.h"
+#include "core/kernels/device_graph.h"
 #include "core/kernels/device_kernels.h"
 #include "core/kernels/device_queue.h"
 #include "core/kernels/device_staging.h"
@@ -61,12 +63,17 @@ class CudaQueue final : public DeviceKernels {
   void CopyIn(void* to, const void* host, size_t bytes) override;
   void CopyOut(void* host, const void* from, size_t bytes) override;
   void StartCopyOut(void* pinned, const void* from, size_t bytes) override;
+  void StartCopyIn(void* to, const void* pinned, size_t bytes) override;
   uint8_t* AllocatePinned(size_t bytes) override;
   void FreePinned(uint8_t* memory) override;
   std::unique_ptr<DeviceMark> Mark() override;
   void After(const DeviceMark& mark) override;
   Status Wait() override;
+  Status WaitFor(const DeviceMark& mark) override;
   void* stream() override { return static_cast<cudaStream_t>(stream_); }
+  Status BeginCapture() override;
+  StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override;
+  void LaunchGraph(cudaGraphExec_t graph);
   void BeginTogether() override;
   void Next() override;
   void EndTogether() override;
@@ -75,6 +82,9 @@ class CudaQueue final : public DeviceKernels {
   void CheckFinite(TensorView x) override;
   bool TakeAllFinite() override;
   void SumsOfSquares(std::span<const TensorView> x, std::span<double> out) override;
+  void Norm(std::span<const TensorView> x, double* norm) override;
+  void ClipToNorm(TensorView x, double limit) override;
+  void ClipSteps(double limit, const double* norm) override;
   void AddFromBytes(std::span<float> a, float s, const uint8_t* b) override;
   void MoveOut(std::span<float> buffer, const float* addend, float s, uint8_t* to) override;
   void AddInPlace(std::span<float> a, float s, std::span<const float> b) override;
@@ -224,10 +234,18 @@ class CudaQueue final : public DeviceKernels {
   void Put(const typename Op::Segment& segment, const typename Op::Parameters& parameters = {});
   // Launches all that was noted.
   void Flush();
+  void LaunchSquares(std::span<const TensorView> x);  // sums to the start of the scratch
   void LaunchNoted();
   // Of this thread. Nothing is to be done when false.
   bool UseDevice();
   void SendThroughRing(uint8_t* to, const uint8_t* host, size_t bytes);
+  // Memory for what the device gets from the host, and scratch: the queue's own or, in a capture,
+  // the graph's. SendPiece copies a piece to its place on the device, or leaves that to EndCapture.
+  StagingRing::Piece TakePiece(size_t bytes);
+  bool SendPiece(const StagingRing::Piece& piece, size_t bytes);
+  uint8_t* Scratch(size_t bytes);
+  // Whether this is a capture, which then fails for it.
+  bool Refuses(const char* what);
   // Throws away what was noted.
   void ForgetNoted();
   std::unique_ptr<Batch> TakeIdle(int op);
@@ -244,6 +262,8 @@ class CudaQueue final : public DeviceKernels {
   DeviceScratch scratch_;
   const std::shared_ptr<EventPool> events_;
   uint32_t* not_finite_ = nullptr;  // on the device
+  device::StepClip clip_;
+  std::unique_ptr<GraphMemory> capture_;  // null: calls are launched
 
   struct Rows {
     size_t first = 0;     // place at which each row starts

@@ -52,6 +52,17 @@ struct SquaresOp : OpBase<ReduceSegment, None> {
   }
 };
 
+struct ClipOp : OpBase<ReduceSegment, double> {
+  static size_t Scratch(std::span<const ReduceSegment> segments, int64_t tiles, double) {
+    return SquaresOp::Scratch(segments, tiles, {});
+  }
+  static void Launch(const LaunchOf<ReduceSegment, double>& of) {
+    SquaresOp::Launch({of.table, of.segments, {}, nullptr, of.scratch, of.stream});
+    device::ClipEach(of.table, of.parameters, reinterpret_cast<const double*>(of.scratch),
+                     of.stream);
+  }
+};
+
 }  // namespace
 
 void CudaQueue::CheckFinite(TensorView x) {
@@ -67,10 +78,8 @@ bool CudaQueue::TakeAllFinite() {
   return found == 0;
 }
 
-void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> out) {
-  TW_CHECK_EQ(x.size(), out.size());
+void CudaQueue::LaunchSquares(std::span<const TensorView> x) {
   Flush();
-  if (x.empty()) return;
   // A flush of its own, whatever row this is in.
   const size_t place = std::exchange(place_, 0);
   BeginTogether();
@@ -82,7 +91,30 @@ void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> o
   rows_.pop_back();
   Flush();
   place_ = place;
+}
+
+void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> out) {
+  TW_CHECK_EQ(x.size(), out.size());
+  if (x.empty()) return;
+  LaunchSquares(x);
   CopyOut(out.data(), scratch_.AtLeast(0), out.size_bytes());
+}
+
+void CudaQueue::Norm(std::span<const TensorView> x, double* norm) {
+  LaunchSquares(x);
+  if (!UseDevice()) return;
+  device::NormOfSums(reinterpret_cast<const double*>(Scratch(0)),
+                     static_cast<int>(x.size()), norm, kernel_stream());
+}
+
+void CudaQueue::ClipToNorm(TensorView x, double limit) {
+  TW_CHECK(IsFloating(x.dtype));
+  Put<ClipOp>(Reducing(x), limit);
+}
+
+void CudaQueue::ClipSteps(double limit, const double* norm) {
+  Flush();
+  clip_ = {limit, norm};
 }
 
 // ---- elementwise.h ----

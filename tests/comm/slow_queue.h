@@ -1,7 +1,7 @@
 #pragma once
 // A queue of a device that is none: its memory is the host's, and what goes to pinned memory goes
 // there late, a piece each time that somebody asks about a mark. Whoever reads pinned memory before
-// its mark reads noise.
+// its mark reads noise; whoever writes it before what it holds was copied in ends the program.
 
 #include <algorithm>
 #include <cstring>
@@ -35,6 +35,13 @@ class SlowQueue : public DeviceQueue {
     std::memset(pinned, 0x5A, bytes);  // what was there is no longer
     Put([=] { std::memcpy(pinned, from, bytes); });
   }
+  void StartCopyIn(void* to, const void* pinned, size_t bytes) override {
+    std::memcpy(to, pinned, bytes);  // for the eyes of tests
+    const auto* begin = static_cast<const uint8_t*>(pinned);
+    Put([begin, kept = std::vector<uint8_t>(begin, begin + bytes)] {
+      TW_CHECK(std::equal(kept.begin(), kept.end(), begin)) << "pinned memory was used too early";
+    });
+  }
   uint8_t* AllocatePinned(size_t bytes) override {
     ++num_pinned;
     pinned_.push_back(std::make_unique<std::vector<uint8_t>>(bytes, uint8_t{0x5A}));
@@ -49,6 +56,11 @@ class SlowQueue : public DeviceQueue {
   void After(const DeviceMark&) override {}
   Status Wait() override {
     Finish();
+    return OkStatus();
+  }
+  Status WaitFor(const DeviceMark& mark) override {
+    while (!const_cast<DeviceMark&>(mark).reached()) {
+    }
     return OkStatus();
   }
   void BeginTogether() override {}

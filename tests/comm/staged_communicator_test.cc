@@ -68,6 +68,7 @@ TEST_P(StagedVerbs, TakeNoMorePinnedMemoryInLaterSteps) {
     for (int step = 0; step < 5; ++step) {
       EXPECT_EQ(CheckAllGatherV(comm, 100003 + step, 17, false, false), "");
       EXPECT_EQ(CheckAllToAllV(comm, 3000 + step), "");
+      EXPECT_TRUE(queue.Wait().ok());
       if (step == 0) after_first = queue.num_pinned;
     }
     EXPECT_EQ(queue.num_pinned, after_first);

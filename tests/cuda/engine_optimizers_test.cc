@@ -7,7 +7,7 @@
 
 #include "core/api/convert.h"
 #include "core/base/rng.h"
-#include "core/engine/norms.h"
+#include "core/engine/step_norms.h"
 #include "core/engine/update.h"
 #include "tests/core/engine/engine_parts.h"
 #include "tests/cuda/test_device.h"
@@ -16,6 +16,7 @@ namespace tw {
 namespace {
 
 constexpr int kUpdates = 3;
+constexpr double kClip = 60;  // below the norms here
 constexpr double kLr = 1e-2, kMost = 10 * kLr * kUpdates;
 
 struct Case {
@@ -33,6 +34,7 @@ class Training {
         masters_(c.masters),
         queue_(device ? device->NewQueue() : nullptr),
         memory_(device ? &device->memory() : nullptr),
+        step_norms_({memory_, queue_.get(), queue_.get()}),
         state_(memory_),
         scratch_(memory_) {
     // Odd sizes, matrices, and some that are too small for a codec of states.
@@ -65,15 +67,23 @@ class Training {
     for (const ParameterView& view : views_) {
       Fill(view.grad, 100 + static_cast<uint64_t>(10 * update) + view.spec->id);
     }
-    norms.push_back(GradientNorm(views_));
-    TW_CHECK_OK(Update(*optimizer_, views_,
-                       {.lr = kLr,
-                        .grad_scale = 0.75f,
-                        .update = update,
-                        .state = &state_,
-                        .treatments = treatments_,
-                        .scratch = &scratch_,
-                        .masters = masters_}));
+    step_norms_.MeasureGradients(views_);
+    {
+      const StepNorms::Clipping clipping(step_norms_, kClip);
+      TW_CHECK_OK(Update(*optimizer_, views_,
+                         {.lr = kLr,
+                          .grad_scale = clipping.scale(),
+                          .update = update,
+                          .state = &state_,
+                          .treatments = treatments_,
+                          .scratch = &scratch_,
+                          .masters = masters_}));
+    }
+    const StatusOr<double> norm = step_norms_.ReadGradients();
+    TW_CHECK_OK(norm);
+    norms.push_back(*norm);
+    EXPECT_GT(norms.back(), kClip);
+    EXPECT_EQ(*step_norms_.ReadGradients(), 0);
     if (queue_) TW_CHECK_OK(queue_->Wait());
   }
 
@@ -129,6 +139,7 @@ class Training {
   std::vector<DeviceBlock> blocks_;
   std::vector<std::unique_ptr<AlignedBuffer>> host_;
   std::vector<ParameterView> views_;
+  StepNorms step_norms_;
   StateBag state_;
   Workspace scratch_;
 };

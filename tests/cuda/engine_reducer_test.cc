@@ -32,27 +32,38 @@ struct Case {
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-std::vector<Left> RunCase(const Case& c, TestDevice* device) {
-  std::vector<Left> out(static_cast<size_t>(c.ranks));
-  RunRanks(c.ranks, [&](Communicator& wire) {
+// A rank on a device; null: on the host.
+struct PlacedRank {
+  PlacedRank(Communicator& wire, const ReducerSetup& setup, TestDevice* device) {
     RankDevice on;
-    std::unique_ptr<kernels::DeviceKernels> training, lane;
-    std::unique_ptr<Communicator> staged;
     if (device) {
       training = device->NewQueue(kernels::QueueStream::kDefault);
       lane = device->NewQueue();
       staged = MakeStagedCommunicator(wire, *lane);
       on = {{&device->memory(), training.get(), lane.get()}, [] { const HostMayLook look; }};
     }
-    Left& left = out[static_cast<size_t>(wire.rank())];
-    ReducerRank rank(device ? *staged : wire, c.setup, {}, on);
-    std::vector<std::unique_ptr<SeenByBoth>> tensors;
-    for (const ParameterView& view : rank.reducer->views()) {
+    rank = std::make_unique<ReducerRank>(device ? *staged : wire, setup,
+                                         GradientReducer::NamedTensors{}, on);
+    for (const ParameterView& view : rank->reducer->views()) {
       for (const TensorView& t : {view.value, view.grad}) {
         tensors.push_back(
             std::make_unique<SeenByBoth>(t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
       }
     }
+  }
+
+  std::unique_ptr<kernels::DeviceKernels> training, lane;
+  std::unique_ptr<Communicator> staged;
+  std::unique_ptr<ReducerRank> rank;
+  std::vector<std::unique_ptr<SeenByBoth>> tensors;
+};
+
+std::vector<Left> RunCase(const Case& c, TestDevice* device) {
+  std::vector<Left> out(static_cast<size_t>(c.ranks));
+  RunRanks(c.ranks, [&](Communicator& wire) {
+    Left& left = out[static_cast<size_t>(wire.rank())];
+    const PlacedRank placed(wire, c.setup, device);
+    ReducerRank& rank = *placed.rank;
     for (uint64_t step = 0; step < kSteps; ++step) {
       const bool poison = static_cast<int>(step) == c.poisoned && wire.rank() + 1 == c.ranks;
       const auto outcome = rank.Reduce(step, poison ? rank.model.w1 : at::Tensor());
@@ -92,6 +103,22 @@ TEST_P(DeviceReducer, LeavesWhatTheHostLeaves) {
       ASSERT_TRUE(on_device[r].state.count(name)) << name;
       EXPECT_EQ(on_device[r].state.at(name), bytes) << name << ", rank " << r;
     }
+  }
+}
+
+// The one who asks whether all gradients are finite.
+TEST(DeviceReducerSteps, WaitOnceForTheDevice) {
+  for (const char* codec : {"none", "topk", "blockquant", "powersgd"}) {
+    TestDevice device;
+    RunRanks(1, [&](Communicator& wire) {
+      const bool dense = codec == std::string("none");
+      const PlacedRank placed(wire, {.compressor = codec, .feedback = dense ? "none" : "ef14"},
+                              &device);
+      for (uint64_t step = 0; step < 4; ++step) {
+        const Counted waits = WaitsOf([&] { EXPECT_TRUE(placed.rank->Reduce(step).finite); });
+        if (step > 1) EXPECT_EQ(waits, 1) << codec << ", step " << step;
+      }
+    });
   }
 }
 

@@ -81,7 +81,7 @@ class QueueTest : public testing::Test {
   }
   // work(row) for all rows at once; how many launches there were.
   template <class Row, class Work>
-  Launches Together(std::vector<Row>& rows, Work work) {
+  Counted Together(std::vector<Row>& rows, Work work) {
     for (Row& row : rows) work(row);
     return LaunchesOf([&] {
       OnDevice([&] {

@@ -1,4 +1,8 @@
 // Numbers for the host, optimizers and kernels of models on a device and on the host.
+#include <cmath>
+#include <numeric>
+
+#include "core/api/convert.h"
 #include "core/kernels/expand.h"
 #include "core/kernels/float16.h"
 #include "core/kernels/int8_block.h"
@@ -215,7 +219,7 @@ TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
                         cols});
     if (n % 2) matrices.back().m_codes.span().back() = 0x07;
   }
-  const Launches before = Launches::SoFar();
+  const Counted before = LaunchesSoFar();
   for (int step = 0; step < 2; ++step) {
     OnDevice([&] {
       tw::Together together;
@@ -232,7 +236,7 @@ TEST_F(QueueSteps, MomentsByRankOneAreTheHosts) {
       EXPECT_TRUE(m.v_codes.Same() && m.maxima.Same());
     }
   }
-  EXPECT_EQ(Launches::SoFar() - before, 2 * 4);
+  EXPECT_EQ(LaunchesSoFar() - before, 2 * 4);
 }
 
 // Scratch is cut among all matrices of a launch: what each makes alone it makes beside others.
@@ -258,7 +262,7 @@ TEST_F(QueueSteps, FactoredMomentsTogetherAreThoseOfEachAlone) {
                             x.means.span(), kAdamW);
   };
   std::vector<Matrix> together = make(), alone = make();
-  const Launches before = Launches::SoFar();
+  const Counted before = LaunchesSoFar();
   for (int update = 0; update < 2; ++update) {
     OnDevice([&] {
       tw::Together rows;
@@ -268,7 +272,7 @@ TEST_F(QueueSteps, FactoredMomentsTogetherAreThoseOfEachAlone) {
       }
     });
   }
-  EXPECT_EQ(Launches::SoFar() - before, 2 * 5);
+  EXPECT_EQ(LaunchesSoFar() - before, 2 * 5);
   for (int update = 0; update < 2; ++update) {
     for (Matrix& x : alone) OnDevice([&] { step(x); });
   }
@@ -302,6 +306,104 @@ TEST_F(QueueSteps, SumsInNumbersOfTwoBytesAreRoundedOnce) {
   });
   EXPECT_TRUE(SameBits(want_half, half.Values()));
   EXPECT_TRUE(SameBits(want_bf16, bf16.Values()));
+}
+
+// As if the host had read the norm and scaled the coefficients.
+TEST_F(QueueSteps, AreClippedByANormThatNobodyReads) {
+  std::vector<Parameter> x = Parameters();
+  DeviceBuffer<double> norm(device_, {-1.0, -1.0});
+  std::vector<double> sums(x.size());
+  OnDevice([&] {
+    std::vector<TensorView> views;
+    for (Parameter& p : x) views.push_back(p.g.view(DType::kF32));
+    queue_->SumsOfSquares(views, sums);
+    queue_->Norm(views, norm.data());
+    queue_->Norm({}, norm.data() + 1);
+  });
+  const double want = std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
+  EXPECT_GT(want, 1);
+  EXPECT_EQ(norm.Values(), (std::vector<double>{want, 0}));
+
+  for (const double limit : {0.5 * want, want, 2 * want}) {
+    const float scale = limit < want ? static_cast<float>(limit / want) : 1.0f;
+    for (Parameter& p : x) {
+      kernels::AdamWCoefficients<float> c = kAdamW;
+      kernels::SgdmCoefficients<float> s = kSgdm;
+      const auto steps = [&] {
+        kernels::AdamWStep(p.p.span(), p.g.span(), p.m.span(), p.v.span(), c);
+        kernels::SgdmStep(p.p.span(), p.g.span(), p.m.span(), s);
+      };
+      OnDevice([&] {
+        queue_->ClipSteps(limit, norm.data());
+        steps();
+        queue_->ClipSteps(0, nullptr);
+      });
+      c.grad_scale *= scale, s.grad_scale *= scale;
+      steps();
+    }
+    ExpectSame(x);
+  }
+  OnDevice([&] {  // no longer clipped
+    kernels::SgdStep(x[3].p.span(), x[3].g.span(), kSgdm);
+  });
+  kernels::SgdStep(x[3].p.span(), x[3].g.span(), kSgdm);
+  ExpectSame(x);
+
+  DeviceBuffer<double> bad(device_, {std::nan("")});  // clips nothing, as on the host
+  OnDevice([&] {
+    queue_->ClipSteps(1, bad.data());
+    kernels::SgdStep(x[3].p.span(), x[3].g.span(), kSgdm);
+    queue_->ClipSteps(0, nullptr);
+  });
+  kernels::SgdStep(x[3].p.span(), x[3].g.span(), kSgdm);
+  ExpectSame(x);
+}
+
+TEST_F(QueueSteps, TensorsAreClippedByTheirOwnNorms) {
+  std::vector<Both<float>> wide;
+  std::vector<Both<uint16_t>> half, bf16;
+  for (const size_t n : QueueSizes()) {
+    wide.push_back(Floats(n, n));
+    std::vector<uint16_t> h, b;
+    for (const float x : RandomFloats(n, n + 1)) {
+      h.push_back(kernels::FloatToHalf(x));
+      b.push_back(kernels::FloatToBf16(x));
+    }
+    half.push_back(New(h)), bf16.push_back(New(b));
+  }
+  const double limit = 10;
+  std::vector<double> sums(3 * wide.size());
+  const auto views = [&] {
+    std::vector<TensorView> out;
+    for (auto& x : wide) out.push_back(x.view(DType::kF32));
+    for (auto& x : half) out.push_back(x.view(DType::kF16));
+    for (auto& x : bf16) out.push_back(x.view(DType::kBF16));
+    return out;
+  };
+  OnDevice([&] { queue_->SumsOfSquares(views(), sums); });
+  const Counted launches = LaunchesOf([&] {
+    OnDevice([&] {
+      tw::Together together;
+      for (const TensorView& x : views()) {
+        together.Next();
+        queue_->ClipToNorm(x, limit);
+      }
+    });
+  });
+  EXPECT_EQ(launches, 3);  // pieces, sums, the clipping
+  int clipped = 0;
+  const std::vector<TensorView> host = views();
+  for (size_t i = 0; i < host.size(); ++i) {
+    const double norm = std::sqrt(sums[i]);
+    if (norm <= limit) continue;
+    AddScaled(host[i], host[i], static_cast<float>(limit / norm - 1));
+    ++clipped;
+  }
+  EXPECT_GT(clipped, 6);
+  EXPECT_LT(clipped, static_cast<int>(host.size()) - 6);
+  for (const auto& x : wide) EXPECT_TRUE(x.Same());
+  for (const auto& x : half) EXPECT_TRUE(x.Same());
+  for (const auto& x : bf16) EXPECT_TRUE(x.Same());
 }
 
 TEST_F(QueueSteps, SumsAndFiniteOrNotAreToldForManyTensors) {

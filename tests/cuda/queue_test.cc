@@ -258,6 +258,31 @@ TEST_F(Queue, PinnedCopiesArriveWithALaterMark) {
   queue_->FreePinned(pinned);
 }
 
+TEST_F(Queue, CopiesFromPinnedMemoryKeepTheirOrder) {
+  Both<float> x = Floats(1000, 1);
+  const size_t bytes = x.size() * sizeof(float);
+  const DeviceScope scope(queue_.get());
+  uint8_t* pinned = queue_->AllocatePinned(bytes);
+  std::vector<float> y(x.size());
+  for (size_t i = 0; i < y.size(); ++i) StoreLE(pinned + i * sizeof(float), y[i] = 0.5f * i);
+  std::unique_ptr<DeviceMark> mark;
+  {
+    tw::Together together;  // within rows too
+    together.Next();
+    kernels::Scale(x.span(), 2.0f);
+    queue_->StartCopyIn(x.data(), pinned, bytes);
+    kernels::Scale(x.span(), 3.0f);
+  }
+  mark = queue_->Mark();
+  EXPECT_TRUE(queue_->WaitFor(*mark).ok());
+  EXPECT_TRUE(mark->reached());
+  std::memset(pinned, 0, bytes);
+  queue_->StartCopyIn(x.data(), pinned, 0);
+  for (float& number : y) number *= 3;
+  EXPECT_EQ(x.device(), y);
+  queue_->FreePinned(pinned);
+}
+
 TEST_F(Queue, TheDefaultStreamIsSharedAndEachDeviceHasItsOwn) {
   const auto first = device_.NewQueue(kernels::QueueStream::kDefault);
   const auto second = device_.NewQueue(kernels::QueueStream::kDefault);

@@ -66,29 +66,37 @@ class SeenByBoth {
   std::shared_ptr<void> seen_;
 };
 
-// How many kernels were launched. On a GPU nobody counts: there every expectation is met.
-class Launches {
+// How often something happened. On a GPU nobody counts: there every expectation is met.
+class Counted {
  public:
-  static Launches SoFar();
-  friend Launches operator-(Launches a, Launches b) {
-    return Launches(a.counted() ? a.count_ - b.count_ : kNobodyCounts);
+  Counted() = default;
+  explicit Counted(int64_t count) : count_(count) {}
+  friend Counted operator-(Counted a, Counted b) {
+    return a.known() ? Counted(a.count_ - b.count_) : Counted();
   }
-  friend bool operator==(Launches a, int64_t b) { return !a.counted() || a.count_ == b; }
-  friend bool operator>(Launches a, int64_t b) { return !a.counted() || a.count_ > b; }
-  friend bool operator==(Launches a, Launches b) { return a == b.count_; }
-  friend void PrintTo(Launches a, std::ostream* out) { *out << a.count_ << " launches"; }
+  friend bool operator==(Counted a, int64_t b) { return !a.known() || a.count_ == b; }
+  friend bool operator>(Counted a, int64_t b) { return !a.known() || a.count_ > b; }
+  friend bool operator==(Counted a, Counted b) { return a == b.count_; }
+  friend void PrintTo(Counted a, std::ostream* out) { *out << a.count_; }
 
  private:
   static constexpr int64_t kNobodyCounts = -1;
-  explicit Launches(int64_t count) : count_(count) {}
-  bool counted() const { return count_ != kNobodyCounts; }
-  int64_t count_;
+  bool known() const { return count_ != kNobodyCounts; }
+  int64_t count_ = kNobodyCounts;
 };
+Counted LaunchesSoFar();  // of kernels
+Counted WaitsSoFar();     // of the host for work that was not done yet
 template <class Work>
-Launches LaunchesOf(Work work) {
-  const Launches before = Launches::SoFar();
+Counted LaunchesOf(Work work) {
+  const Counted before = LaunchesSoFar();
   work();
-  return Launches::SoFar() - before;
+  return LaunchesSoFar() - before;
+}
+template <class Work>
+Counted WaitsOf(Work work) {
+  const Counted before = WaitsSoFar();
+  work();
+  return WaitsSoFar() - before;
 }
 
 // `offset` bytes behind an aligned address.

@@ -27,8 +27,11 @@ void SetTakeError(TakeError take);
 
 namespace {
 
+using Tasks = std::vector<std::function<void()>>;
+
 struct Line {
   std::deque<std::function<void()>> tasks;
+  std::unique_ptr<Tasks> captured;  // null: what comes is a task
   uint64_t put = 0, done = 0;
 };
 
@@ -49,6 +52,12 @@ void RunUntil(Line& line, uint64_t number) {
 
 struct CUstream_st {
   std::shared_ptr<tw::emulation::Line> line = std::make_shared<tw::emulation::Line>();
+};
+struct CUgraph_st {
+  tw::emulation::Tasks tasks;
+};
+struct CUgraphExec_st {
+  tw::emulation::Tasks tasks;
 };
 struct CUevent_st {
   std::shared_ptr<tw::emulation::Line> line;  // null: never recorded
@@ -85,9 +94,12 @@ Line& LineOf(cudaStream_t stream) {
 void Push(cudaStream_t stream, std::function<void()> task) {
   Lock lock(TheRuntime().mutex);
   Line& line = LineOf(stream);
+  if (line.captured) return line.captured->push_back(std::move(task));
   line.tasks.push_back(std::move(task));
   ++line.put;
 }
+// Of a stream whose capture what waits for it would break.
+bool Captures(cudaStream_t stream) { return stream && stream->line->captured; }
 
 bool IsPinned(const void* memory, size_t bytes) {
   const auto* at = static_cast<const uint8_t*>(memory);
@@ -253,7 +265,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Lock lock(TheRuntime().mutex);
+  if (tw::emulation::Captures(stream)) return Failed(cudaErrorStreamCaptureUnsupported);
   tw::emulation::Line& line = tw::emulation::LineOf(stream);
+  TheRuntime().counts.waits += line.done < line.put;
   tw::emulation::RunUntil(line, line.put);
   return cudaSuccess;
 }
@@ -262,6 +276,36 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   cudaStreamSynchronize(stream);
   TheRuntime().streams.erase(stream);
   delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  Lock lock(TheRuntime().mutex);
+  if (!stream) return Failed(cudaErrorStreamCaptureUnsupported);
+  stream->line->captured = std::make_unique<tw::emulation::Tasks>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  Lock lock(TheRuntime().mutex);
+  *graph = new CUgraph_st{std::move(*stream->line->captured)};
+  stream->line->captured.reset();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph,
+                                          unsigned long long) {
+  *executable = new CUgraphExec_st{graph->tasks};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  for (const auto& task : graph->tasks) tw::emulation::Push(stream, task);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
   return cudaSuccess;
 }
 
@@ -277,6 +321,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   Lock lock(TheRuntime().mutex);
+  if (tw::emulation::Captures(stream)) return Failed(cudaErrorStreamCaptureUnsupported);
   tw::emulation::Line& line = tw::emulation::LineOf(stream);
   const auto device = static_cast<size_t>(tw::emulation::current_device);
   event->line = stream ? stream->line : TheRuntime().defaults[device].line;
@@ -291,7 +336,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Lock lock(TheRuntime().mutex);
-  if (event->line) tw::emulation::RunUntil(*event->line, event->number);
+  if (!event->line) return cudaSuccess;
+  TheRuntime().counts.waits += event->line->done < event->number;
+  tw::emulation::RunUntil(*event->line, event->number);
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {

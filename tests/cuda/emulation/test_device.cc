@@ -22,6 +22,7 @@ size_t TestDevice::LargeNumel() { return 5 * 4096 + 37; }
 SeenByBoth::SeenByBoth(const void* memory, size_t bytes)
     : seen_(std::make_shared<emulation::SeenByBoth>(memory, bytes)) {}
 
-Launches Launches::SoFar() { return Launches(emulation::LaunchCount()); }
+Counted LaunchesSoFar() { return Counted(emulation::LaunchCount()); }
+Counted WaitsSoFar() { return Counted(emulation::CountsOfRuntime().waits); }
 
 }  // namespace tw

@@ -106,6 +106,7 @@ SeenByBoth::SeenByBoth(const void* memory, size_t) {
   EXPECT_EQ(attributes.type, cudaMemoryTypeManaged);
 }
 
-Launches Launches::SoFar() { return Launches(kNobodyCounts); }
+Counted LaunchesSoFar() { return {}; }
+Counted WaitsSoFar() { return {}; }
 
 }  // namespace tw
