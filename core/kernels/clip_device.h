@@ -16,8 +16,9 @@ void NormOfSums(const double* sums, int count, double* norm, Stream stream);
 // *grad_scale *= the factor. No launch without a limit.
 void ClipScale(const StepClip& clip, float* grad_scale, Stream stream);
 
-// Each tensor, of any type of reduce_device.h, on its own: x <- x + (limit / norm - 1) x, the factor
-// rounded to fp32 and the sum to x's type, where sqrt(sums[segment]) = norm is above the limit.
+// Each tensor, of any type of reduce_device.h, on its own: x <- x + (limit / norm - 1) x, the
+// factor rounded to fp32 and the sum to x's type, where sqrt(sums[segment]) = norm is above the
+// limit.
 void ClipEach(Table<ReduceSegment> table, double limit, const double* sums, Stream stream);
 
 }  // namespace tw::kernels::device

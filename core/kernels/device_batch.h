@@ -5,7 +5,8 @@
 // A kernel is described by an Op:
 //   Segment, Parameters               what a call has of its own, what a launch has but once
 //   kSkipsEmpty                       whether a segment without elements is nothing at all
-//   kDeviceParameters                 whether it is a step, which reads its coefficients from device
+//   kDeviceParameters                 whether it is a step, which reads its coefficients from
+//   device
 //                                     memory, where their grad_scale may be clipped
 //   kTable                            whether it takes a table; else Launch goes over the segments
 //   Place(segments, parameters)       numbers the tiles; returns how many
@@ -159,15 +160,14 @@ class BatchOf final : public Batch {
       std::memcpy(host + Aligned(bytes), &parameters_, sizeof(Parameters));
     }
   }
-  void Launch([[maybe_unused]] const device::StepClip& clip,
-              device::Stream stream) const override {
+  void Launch([[maybe_unused]] const device::StepClip& clip, device::Stream stream) const override {
     const device::Table<Segment> table{reinterpret_cast<const Segment*>(device_),
                                        static_cast<int32_t>(segments_.size()), tiles_};
     auto* behind =
         reinterpret_cast<Parameters*>(device_ + Aligned(segments_.size() * sizeof(Segment)));
     if constexpr (Op::kDeviceParameters) device::ClipScale(clip, &behind->grad_scale, stream);
-    Op::Launch(LaunchOf<Segment, Parameters>{table, segments_, parameters_, behind, scratch_,
-                                             stream});
+    Op::Launch(
+        LaunchOf<Segment, Parameters>{table, segments_, parameters_, behind, scratch_, stream});
   }
   void Clear() override { segments_.clear(); }
 

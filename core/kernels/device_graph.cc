@@ -52,8 +52,8 @@ uint8_t* GraphMemory::Scratch(size_t bytes) {
 
 void GraphMemory::Send() {
   for (const Part& part : parts_) {
-    errors_.Succeeds(cudaMemcpyAsync(part.device.data(), part.host, part.used,
-                                     cudaMemcpyHostToDevice, stream_));
+    errors_.Succeeds(
+        cudaMemcpyAsync(part.device.data(), part.host, part.used, cudaMemcpyHostToDevice, stream_));
   }
   errors_.Succeeds(cudaStreamSynchronize(stream_));
 }

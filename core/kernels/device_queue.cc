@@ -231,8 +231,8 @@ void CudaQueue::SendThroughRing(uint8_t* to, const uint8_t* host, size_t bytes) 
     // A graph's copy is from the device: what the host holds then is not what it holds now.
     const bool sent = capture_ ? errors_.Succeeds(cudaMemcpyAsync(
                                      to, piece.device, now, cudaMemcpyDeviceToDevice, stream_))
-                               : errors_.Succeeds(cudaMemcpyAsync(
-                                     to, piece.host, now, cudaMemcpyHostToDevice, stream_));
+                               : errors_.Succeeds(cudaMemcpyAsync(to, piece.host, now,
+                                                                  cudaMemcpyHostToDevice, stream_));
     if (!sent) return;
     to += now;
     host += now;
@@ -287,7 +287,8 @@ std::unique_ptr<DeviceMark> CudaQueue::Mark() {
 void CudaQueue::After(const DeviceMark& mark) {
   Flush();
   const cudaEvent_t event = static_cast<const EventMark&>(mark).event;
-  if (event && !Refuses("a mark") && UseDevice()) errors_.Succeeds(cudaStreamWaitEvent(stream_, event, 0));
+  if (event && !Refuses("a mark") && UseDevice())
+    errors_.Succeeds(cudaStreamWaitEvent(stream_, event, 0));
 }
 
 Status CudaQueue::Wait() {

@@ -103,8 +103,8 @@ void CudaQueue::SumsOfSquares(std::span<const TensorView> x, std::span<double> o
 void CudaQueue::Norm(std::span<const TensorView> x, double* norm) {
   LaunchSquares(x);
   if (!UseDevice()) return;
-  device::NormOfSums(reinterpret_cast<const double*>(Scratch(0)),
-                     static_cast<int>(x.size()), norm, kernel_stream());
+  device::NormOfSums(reinterpret_cast<const double*>(Scratch(0)), static_cast<int>(x.size()), norm,
+                     kernel_stream());
 }
 
 void CudaQueue::ClipToNorm(TensorView x, double limit) {

@@ -112,7 +112,7 @@ class CodecGraphs : public testing::TestWithParam<Setting> {};
 TEST_P(CodecGraphs, DoWhatTheCallsDo) {
   TestDevice device;
   Bucket called(device, GetParam()), captured(device, GetParam());
-  if (called.empty()) return;  // its bodies are the host's work
+  if (called.empty()) return;                    // its bodies are the host's work
   for (Bucket* bucket : {&called, &captured}) {  // states and scratch get their memory
     bucket->Fill(1);
     bucket->Run(1);

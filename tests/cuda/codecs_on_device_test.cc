@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "tests/compressors/codec_under_test.h"
-#include "tests/cuda/codec_settings.h"
 #include "tests/core/kernels/sample_data.h"
+#include "tests/cuda/codec_settings.h"
 #include "tests/cuda/test_device.h"
 
 namespace tw {

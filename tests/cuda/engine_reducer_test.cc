@@ -116,7 +116,7 @@ TEST(DeviceReducerSteps, WaitOnceForTheDevice) {
                               &device);
       for (uint64_t step = 0; step < 4; ++step) {
         const Counted waits = WaitsOf([&] { EXPECT_TRUE(placed.rank->Reduce(step).finite); });
-        if (step > 1) EXPECT_EQ(waits, 1) << codec << ", step " << step;
+        EXPECT_TRUE(step < 2 || waits == 1) << codec << ", step " << step;
       }
     });
   }
