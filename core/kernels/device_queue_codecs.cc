@@ -3,6 +3,7 @@
 
 #include "core/kernels/device_queue_cuda.h"
 #include "core/kernels/index_pack.h"
+#include "core/kernels/index_pack_device.h"
 #include "core/kernels/lowrank_device.h"
 #include "core/kernels/natural_device.h"
 #include "core/kernels/quantize_device.h"
@@ -27,19 +28,22 @@ using device::SignSegment;
 using device::TopKSegment;
 using device::UnitRowsSegment;
 
+size_t SelectionScratch(std::span<const TopKSegment> segments, int64_t tiles) {
+  return static_cast<size_t>(device::TopKScratchBytes(static_cast<int32_t>(segments.size()), tiles,
+                                                      device::TopKRoom(segments)));
+}
+
 struct TopKOp : OpBase<TopKSegment, None> {
   static bool Short(std::span<const TopKSegment> segments) {
     return std::all_of(segments.begin(), segments.end(),
                        [](const TopKSegment& s) { return s.numel <= device::kTile; });
   }
   static size_t Scratch(std::span<const TopKSegment> segments, int64_t tiles, const None&) {
-    if (Short(segments)) return 0;
-    return static_cast<size_t>(
-        device::TopKScratchBytes(static_cast<int32_t>(segments.size()), tiles));
+    return Short(segments) ? 0 : SelectionScratch(segments, tiles);
   }
   static void Launch(const LaunchOf<TopKSegment, None>& of) {
     if (Short(of.segments)) return device::TakeTopKShort(of.table, of.stream);
-    device::TakeTopK(of.table, of.scratch, of.stream);
+    device::TakeTopK(of.table, device::TopKRoom(of.segments), of.scratch, of.stream);
   }
 };
 
@@ -47,14 +51,14 @@ struct TopKOp : OpBase<TopKSegment, None> {
 struct AboveOp : OpBase<TopKSegment, float> {
   static constexpr size_t kFound = 8;
   static size_t Scratch(std::span<const TopKSegment> segments, int64_t tiles, float) {
-    return kFound + static_cast<size_t>(
-                        device::TopKScratchBytes(static_cast<int32_t>(segments.size()), tiles));
+    return kFound + SelectionScratch(segments, tiles);
   }
   static void UseScratch(std::span<TopKSegment> segments, uint8_t* scratch) {
     segments[0].found = reinterpret_cast<uint32_t*>(scratch);
   }
   static void Launch(const LaunchOf<TopKSegment, float>& of) {
-    device::TakeAbove(of.table, of.parameters, of.scratch + kFound, of.stream);
+    device::TakeAbove(of.table, of.parameters, device::TopKRoom(of.segments), of.scratch + kFound,
+                      of.stream);
   }
 };
 

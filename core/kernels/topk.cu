@@ -1,244 +1,382 @@
-#include <cmath>
-#include <limits>
-
-#include "core/kernels/launch.cuh"
 #include "core/kernels/topk_device.h"
-#include "core/kernels/value_grid.h"
+
+#include <cmath>
+
+#include "core/kernels/topk_select.cuh"
 
 namespace tw::kernels::device {
 namespace {
 
-constexpr int kDigits = 3, kBins = 2048;
 constexpr int kWarpShare = kTile / kWarps;  // elements of a tile that a warp looks at, in a row
+constexpr uint32_t kNone = 0x80000000u;     // an edge that no magnitude reaches
 
-// Where the selection of a segment stands.
-struct Cut {
-  uint32_t magnitude;  // bits known so far; in the end those of the k-th largest
-  uint32_t wanted;     // elements still to be found among those that share these bits
+// Of a tile, those that reach the edge: entries [first, first + count), indices ascending.
+struct alignas(8) List {
+  uint32_t first, count;
 };
-struct Counts {
-  uint32_t above, ties;
-};
+constexpr uint32_t kWholeTile = ~0u;         // as a count: there is no list
+constexpr uint32_t kMostListed = kTile / 4;  // from here on the tile itself is read as fast
+
 struct Selection {
   Cut cut;
+  uint32_t edge;    // magnitudes from here on are listed
+  uint32_t listed;  // how many there are, whole tiles included
+  uint32_t least;   // when they are fewer, lists do not hold all that is wanted
   uint32_t bins[kBins];
+  __device__ bool Misled() const { return listed < least; }
 };
 
-// scratch: [count] selections, [tiles] counts
+using Taken = unsigned long long;  // what atomicAdd knows
 struct Scratch {
-  Selection* selections;
-  Counts* tiles;
+  Taken* taken;           // of the room
+  IndexedValue* entries;  // [room]
+  List* lists;            // [tiles]
+  Counts* counts;         // [tiles]
+  Selection* selections;  // [count]
+  uint32_t room;
 };
-Scratch ScratchOf(const Table<TopKSegment>& table, void* scratch) {
-  auto* selections = static_cast<Selection*>(scratch);
-  return {selections, reinterpret_cast<Counts*>(selections + table.count)};
+Scratch ScratchOf(const Table<TopKSegment>& table, uint32_t room, void* scratch) {
+  Scratch out;
+  out.taken = static_cast<Taken*>(scratch);
+  out.entries = reinterpret_cast<IndexedValue*>(out.taken + 1);
+  out.lists = reinterpret_cast<List*>(out.entries + room);
+  out.counts = reinterpret_cast<Counts*>(out.lists + table.tiles);
+  out.selections = reinterpret_cast<Selection*>(out.counts + table.tiles);
+  out.room = room;
+  return out;
 }
 
-__device__ uint32_t Magnitude(float x) { return __float_as_uint(x) & 0x7FFFFFFFu; }
-
-__device__ int ShiftOf(int digit) { return 20 - 10 * digit; }
-// Whether the bits above a digit are those of the cut.
-__device__ bool Shares(uint32_t magnitude, uint32_t cut, int digit) {
-  return digit == 0 || (magnitude ^ cut) >> (ShiftOf(digit) + 10) == 0;
-}
-__device__ uint32_t DigitOf(uint32_t magnitude, int digit) {
-  return magnitude >> ShiftOf(digit) & (digit == 0 ? 2047u : 1023u);
-}
-
-// The bin in which the wanted-th of the counted elements lies, seen from the highest bin; called by
-// a thread block, which all get it. `sums` is shared memory for kThreads numbers.
-__device__ Cut ChooseDigit(const uint32_t* bins, Cut cut, int digit, uint32_t* sums, Cut* chosen) {
-  constexpr int kEach = kBins / kThreads;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int top = kBins - 1 - thread * kEach;
-  uint32_t own = 0;
-  for (int i = 0; i < kEach; ++i) own += bins[top - i];
-  sums[thread] = own;
-  __syncthreads();
-  for (int distance = 1; distance < kThreads; distance *= 2) {
-    const uint32_t below = thread >= distance ? sums[thread - distance] : 0;
-    __syncthreads();
-    sums[thread] += below;
-    __syncthreads();
+// work(begin, end, entry) with what VisitByWarp takes: a tile's list, or the tile.
+template <class Work>
+__device__ void WithEntries(const TopKSegment& segment, const Scratch& scratch, bool misled,
+                            int64_t tile, Work work) {
+  const List list = scratch.lists[tile];
+  if (misled || list.count == kWholeTile) {
+    const TileRange range = RangeOf(segment, tile);
+    work(range.begin, range.end,
+         [&](int64_t i) { return EntryOf(__float_as_uint(segment.buffer[i]), i); });
+  } else {
+    const IndexedValue* entries = scratch.entries + list.first;
+    work(int64_t{0}, int64_t{list.count}, [&](int64_t j) { return entries[j]; });
   }
-  uint32_t before = sums[thread] - own;
-  if (before < cut.wanted && cut.wanted <= before + own) {
-    int bin = top;
-    for (; before + bins[bin] < cut.wanted; --bin) before += bins[bin];
-    *chosen = {cut.magnitude | static_cast<uint32_t>(bin) << ShiftOf(digit), cut.wanted - before};
-  }
-  __syncthreads();
-  return *chosen;
 }
 
-// Of a warp's 32 elements in a row: which are above the cut, which at it.
-struct Votes {
-  uint32_t above, ties;
-};
-__device__ Votes VotesOf(uint32_t magnitude, bool inside, uint32_t cut) {
-  return {__ballot_sync(kWholeWarp, inside && magnitude > cut),
-          __ballot_sync(kWholeWarp, inside && magnitude == cut)};
-}
+// ---- edges and lists ----
 
-// Elements [begin, end) of a tile that a warp looks at.
-__device__ TileRange ShareOf(const TileRange& tile) {
-  const int64_t begin = tile.begin + static_cast<int64_t>(threadIdx.x / kWarp) * kWarpShare;
-  return {begin, begin + kWarpShare < tile.end ? begin + kWarpShare : tile.end};
-}
+constexpr int kSampleThreads = 512;
 
-// `bits_of(i)` are the bits of element i.
-template <class BitsOf>
-__device__ Counts CountShare(const TileRange& share, uint32_t cut, BitsOf bits_of) {
-  Counts counts{0, 0};
-  for (int64_t at = share.begin; at < share.end; at += kWarp) {
-    const int64_t i = at + threadIdx.x % kWarp;
-    const bool inside = i < share.end;
-    const Votes votes = VotesOf(inside ? bits_of(i) & 0x7FFFFFFFu : 0, inside, cut);
-    counts.above += static_cast<uint32_t>(__popc(votes.above));
-    counts.ties += static_cast<uint32_t>(__popc(votes.ties));
-  }
-  return counts;
-}
-
-// Adds up what the warps before this one have counted. `shared` has room for kWarps.
-__device__ Counts BeforeWarp(Counts counts, Counts before, Counts* shared) {
-  const int warp = static_cast<int>(threadIdx.x / kWarp);
-  if (threadIdx.x % kWarp == 0) shared[warp] = counts;
-  __syncthreads();
-  for (int w = 0; w < warp; ++w) {
-    before.above += shared[w].above;
-    before.ties += shared[w].ties;
-  }
-  return before;
-}
-
-// Moves the elements of a warp's share out that are above the cut, and of those at it as long as
-// the segment has had fewer than cut.wanted. `before`: what came before in the segment.
-template <class BitsOf>
-__device__ void TakeShare(const TopKSegment& segment, const TileRange& share, const Cut& cut,
-                          Counts before, BitsOf bits_of) {
-  const unsigned lane = threadIdx.x % kWarp;
-  const uint32_t lower = (1u << lane) - 1;
-  for (int64_t at = share.begin; at < share.end; at += kWarp) {
-    const int64_t i = at + lane;
-    const bool inside = i < share.end;
-    const uint32_t bits = inside ? bits_of(i) : 0, magnitude = bits & 0x7FFFFFFFu;
-    const Votes votes = VotesOf(magnitude, inside, cut.magnitude);
-    const uint32_t above = before.above + static_cast<uint32_t>(__popc(votes.above & lower));
-    const uint32_t ties = before.ties + static_cast<uint32_t>(__popc(votes.ties & lower));
-    const bool tie = magnitude == cut.magnitude && ties < cut.wanted;
-    if (inside && (magnitude > cut.magnitude || tie)) {
-      const uint32_t place = above + (ties < cut.wanted ? ties : cut.wanted);
-      segment.out[place] = IndexedValue{bits} << 32 | static_cast<uint32_t>(i);
-      segment.buffer[i] = 0.0f;
+// The histogram of a digit over the sample.
+__device__ void CountSample(const TopKSegment& segment, int64_t stride, int size, uint32_t cut,
+                            int digit, uint32_t* bins) {
+  constexpr int kAhead = 8;
+  const MessageSpan message{segment.buffer, segment.addend, segment.scale};
+  for (int at = 0; at < size; at += kAhead * kSampleThreads) {
+    uint32_t bits[kAhead];
+    for (int a = 0; a < kAhead; ++a) {
+      const int j = at + a * kSampleThreads + static_cast<int>(threadIdx.x);
+      bits[a] = j < size ? __float_as_uint(MessageAt(message, TopKSampledAt(j, stride))) : 0;
     }
-    before.above += static_cast<uint32_t>(__popc(votes.above));
-    before.ties += static_cast<uint32_t>(__popc(votes.ties));
+    for (int a = 0; a < kAhead; ++a) {
+      const int first = at + a * kSampleThreads;
+      if (first >= size) break;
+      const bool inside = first + static_cast<int>(threadIdx.x) < size;
+      CountDigit(bins, bits[a] & 0x7FFFFFFFu, inside, cut, digit);
+    }
   }
 }
 
-// The histogram of a digit over elements that share the bits above; on the first one the additions.
-__global__ void __launch_bounds__(kThreads)
-    CountDigits(const TopKSegment* segments, int count, Selection* selections, int digit) {
+// Prepares all but lists and counts; a thread block a segment.
+__global__ void __launch_bounds__(kSampleThreads)
+    ChooseEdges(const TopKSegment* segments, Scratch scratch) {
   __shared__ uint32_t bins[kBins];
-  const int at = SegmentOf(segments, count, blockIdx.x);
-  const TopKSegment segment = segments[at];
-  const TileRange tile = RangeOf(segment, blockIdx.x);
-  const uint32_t cut = selections[at].cut.magnitude;
-  for (int bin = threadIdx.x; bin < kBins; bin += kThreads) bins[bin] = 0;
-  __syncthreads();
-  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-    float x = segment.buffer[i];
-    if (digit == 0 && segment.addend) {
-      x = x + segment.scale * segment.addend[i];
-      segment.buffer[i] = x;
+  __shared__ uint32_t sums[kSampleThreads / kWarp];
+  __shared__ Cut chosen;
+  const TopKSegment segment = segments[blockIdx.x];
+  Selection& selection = scratch.selections[blockIdx.x];
+  for (int bin = threadIdx.x; bin < kBins; bin += kSampleThreads) selection.bins[bin] = 0;
+  if (threadIdx.x == 0) {
+    if (blockIdx.x == 0) *scratch.taken = 0;
+    selection.cut = {0, segment.k};
+    selection.edge = selection.listed = 0;
+    selection.least = segment.k;
+  }
+  if (segment.k == 0) {  // no magnitude is above this cut, and none at it is wanted
+    if (threadIdx.x == 0) selection.cut = {0x7FFFFFFFu, 0}, selection.edge = kNone;
+    return;
+  }
+  const int64_t stride = TopKSampleStride(segment.numel);
+  const int size = static_cast<int>(segment.numel / stride);
+  // Four standard deviations of a binomial count; not where the sample is everything.
+  const float expected = static_cast<float>(segment.k) *
+                         (static_cast<float>(size) / static_cast<float>(segment.numel));
+  const uint32_t rank =
+      stride == 1 ? segment.k : static_cast<uint32_t>(expected + 4 * sqrtf(expected) + 8);
+  if (rank > static_cast<uint32_t>(size) / 8) return;
+  Cut cut{0, rank};
+  for (int digit = 0; digit < kDigits - 1; ++digit) {
+    for (int bin = threadIdx.x; bin < kBins; bin += kSampleThreads) bins[bin] = 0;
+    __syncthreads();
+    CountSample(segment, stride, size, cut.magnitude, digit, bins);
+    __syncthreads();
+    cut = ChooseDigit<kSampleThreads>(bins, cut, digit, sums, &chosen);
+  }
+  // Mostly zeros: every other element is listed.
+  if (threadIdx.x == 0) selection.edge = cut.magnitude == 0 ? 1 : cut.magnitude;
+}
+
+// The same for what is above a threshold; a thread a segment.
+__global__ void __launch_bounds__(kThreads) SetEdges(int count, Scratch scratch, uint32_t bound) {
+  const int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (at == 0) *scratch.taken = 0;
+  if (at >= count) return;
+  Selection& selection = scratch.selections[at];
+  selection.cut = {bound, 0};
+  selection.edge = bound + 1;
+  selection.listed = selection.least = 0;
+}
+
+struct alignas(16) Four {
+  float x[4];
+};
+constexpr int kHeld = kTile / kThreads;  // elements of a tile that a thread holds
+
+// Where in its tile element h of a thread lies: kWide of them in a row, then those of the next
+// lane, up to the end of the warp's share.
+template <int kWide>
+__device__ int PlaceOf(int h) {
+  return WarpOf() * kWarpShare + (h / kWide * kWarp + LaneOf()) * kWide + h % kWide;
+}
+template <int kWide>
+__device__ void LoadHeld(const float* from, int size, float* x) {
+  for (int h = 0; h < kHeld; h += kWide) {
+    const int place = PlaceOf<kWide>(h);
+    if constexpr (kWide == 4) {
+      const Four four = *reinterpret_cast<const Four*>(from + place);
+      for (int c = 0; c < 4; ++c) x[h + c] = four.x[c];
+    } else {
+      x[h] = place < size ? from[place] : 0.0f;
     }
-    const uint32_t magnitude = Magnitude(x);
-    if (Shares(magnitude, cut, digit)) atomicAdd(bins + DigitOf(magnitude, digit), 1u);
+  }
+}
+template <int kWide>
+__device__ void StoreHeld(float* to, int size, const float* x) {
+  for (int h = 0; h < kHeld; h += kWide) {
+    const int place = PlaceOf<kWide>(h);
+    if constexpr (kWide == 4) {
+      Four four;
+      for (int c = 0; c < 4; ++c) four.x[c] = x[h + c];
+      *reinterpret_cast<Four*>(to + place) = four;
+    } else {
+      if (place < size) to[place] = x[h];
+    }
+  }
+}
+
+// The additions of the block's tile, and what a thread holds of it then. kWide = 4 for whole tiles
+// at aligned addresses.
+template <int kWide>
+__device__ void AddAndHold(const TopKSegment& segment, const TileRange& tile, float* x) {
+  const int size = static_cast<int>(tile.end - tile.begin);
+  LoadHeld<kWide>(segment.buffer + tile.begin, size, x);
+  if (segment.addend == nullptr) return;
+  float addend[kHeld];
+  LoadHeld<kWide>(segment.addend + tile.begin, size, addend);
+  for (int h = 0; h < kHeld; ++h) x[h] = x[h] + segment.scale * addend[h];
+  StoreHeld<kWide>(segment.buffer + tile.begin, size, x);
+}
+
+// How many bits the four nibbles have set, a byte each.
+__device__ uint32_t CountNibbles(uint32_t bits) {
+  bits -= bits >> 1 & 0x5555u;
+  bits = (bits & 0x3333u) + (bits >> 2 & 0x3333u);
+  bits = (bits | bits << 8) & 0x00FF00FFu;
+  return (bits | bits << 4) & 0x0F0F0F0Fu;
+}
+__device__ uint32_t SumOfBytes(uint32_t bytes) {
+  bytes = (bytes & 0x00FF00FFu) + (bytes >> 8 & 0x00FF00FFu);
+  return (bytes & 0xFFFFu) + (bytes >> 16);
+}
+
+// Room for what a tile lists; called by one thread.
+__device__ List RoomFor(uint32_t total, const Scratch& scratch) {
+  if (total == 0) return {0, 0};
+  if (total > kMostListed) return {0, kWholeTile};
+  const Taken first = atomicAdd(scratch.taken, Taken{total});
+  return {static_cast<uint32_t>(first), first + total <= scratch.room ? total : kWholeTile};
+}
+
+__device__ bool Aligned(const float* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; }
+
+// The additions and the list of a tile. Five blocks at a time: what they wait for keeps the memory
+// busy.
+__global__ void __launch_bounds__(kThreads, 5)
+    ListTiles(const TopKSegment* segments, int count, Scratch scratch) {
+  static_assert(kHeld == 16, "four nibbles");
+  __shared__ Four turned[kTile / 4];
+  __shared__ uint32_t counts[kWarps];
+  __shared__ List list;
+  const int segment_at = SegmentOf(segments, count, blockIdx.x);
+  const TopKSegment segment = segments[segment_at];
+  Selection& selection = scratch.selections[segment_at];
+  const uint32_t edge = selection.edge;
+  const TileRange tile = RangeOf(segment, blockIdx.x);
+  const int size = static_cast<int>(tile.end - tile.begin);
+  float x[kHeld];
+  if (size == kTile && Aligned(segment.buffer) && Aligned(segment.addend)) {
+    AddAndHold<4>(segment, tile, x);
+  } else {
+    AddAndHold<1>(segment, tile, x);
+    StoreHeld<1>(turned[0].x, kTile, x);
+    __syncwarp();
+    LoadHeld<4>(turned[0].x, kTile, x);
+  }
+  uint32_t reached = 0;  // bit h: element h reaches the edge
+  for (int h = 0; h < kHeld; ++h) {
+    const bool reaches = (__float_as_uint(x[h]) & 0x7FFFFFFFu) >= edge && PlaceOf<4>(h) < size;
+    reached |= uint32_t{reaches} << h;
+  }
+  // A byte for each four in a row: of the warp's 128 there, so many lie in the lanes before.
+  const uint32_t own = CountNibbles(reached);
+  uint32_t before = own;
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const uint32_t below = __shfl_up_sync(kWholeWarp, before, distance);
+    if (LaneOf() >= distance) before += below;
+  }
+  const uint32_t all = __shfl_sync(kWholeWarp, before, kWarp - 1);
+  before -= own;
+  if (LaneOf() == 0) counts[WarpOf()] = SumOfBytes(all);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t total = 0;
+    for (int warp = 0; warp < kWarps; ++warp) total += counts[warp];
+    scratch.lists[blockIdx.x] = list = RoomFor(total, scratch);
+    scratch.counts[blockIdx.x] = {total, 0};
+    if (total > 0) atomicAdd(&selection.listed, total);
   }
   __syncthreads();
-  for (int bin = threadIdx.x; bin < kBins; bin += kThreads) {
-    if (bins[bin]) atomicAdd(selections[at].bins + bin, bins[bin]);
+  if (list.count == kWholeTile) return;
+  IndexedValue* entries = scratch.entries + list.first;
+  for (int warp = 0; warp < WarpOf(); ++warp) entries += counts[warp];
+  for (uint32_t left = reached; left != 0; left &= left - 1) {
+    const int h = __ffs(static_cast<int>(left)) - 1, row = h / 4;
+    const uint32_t earlier = reached & ((1u << h) - 1) & 0xFu << 4 * row;
+    const uint32_t at = SumOfBytes(all & ((1u << 8 * row) - 1)) + (before >> 8 * row & 0xFFu) +
+                        static_cast<uint32_t>(__popc(earlier));
+    const int64_t index = tile.begin + PlaceOf<4>(h);
+    entries[at] = EntryOf(__float_as_uint(segment.buffer[index]), index);
+  }
+}
+
+// ---- the cut ----
+
+// The histogram of a digit over elements that share the bits above. A thread block has `each` tiles
+// in a row, a warp one of them at a time.
+__global__ void __launch_bounds__(kThreads)
+    CountDigits(const TopKSegment* segments, int count, Scratch scratch, int64_t tiles,
+                int64_t each, int digit) {
+  __shared__ uint32_t bins[kBins];
+  const int64_t begin = int64_t{blockIdx.x} * each;
+  const int64_t end = begin + each < tiles ? begin + each : tiles;
+  for (int64_t first = begin; first < end;) {
+    const int at = SegmentOf(segments, count, first);
+    const TopKSegment segment = segments[at];
+    Selection& selection = scratch.selections[at];
+    const uint32_t cut = selection.cut.magnitude;
+    const bool misled = selection.Misled();
+    const int64_t behind = segment.first_tile + (segment.numel + kTile - 1) / kTile;
+    const int64_t stop = behind < end ? behind : end;
+    for (int bin = threadIdx.x; bin < kBins; bin += kThreads) bins[bin] = 0;
+    __syncthreads();
+    for (int64_t tile = first + WarpOf(); tile < stop; tile += kWarps) {
+      WithEntries(segment, scratch, misled, tile, [&](int64_t from, int64_t to, auto entry) {
+        VisitByWarp(from, to, entry, [&](IndexedValue e, bool inside) {
+          CountDigit(bins, MagnitudeOf(e), inside, cut, digit);
+        });
+      });
+    }
+    __syncthreads();
+    for (int bin = threadIdx.x; bin < kBins; bin += kThreads) {
+      if (bins[bin]) atomicAdd(selection.bins + bin, bins[bin]);
+    }
+    __syncthreads();
+    first = stop;
   }
 }
 
 // A thread block a segment; leaves the histogram empty.
 __global__ void __launch_bounds__(kThreads)
     ChooseDigits(const TopKSegment* segments, Selection* selections, int digit) {
-  __shared__ uint32_t sums[kThreads];
+  __shared__ uint32_t sums[kWarps];
   __shared__ Cut chosen;
-  const TopKSegment segment = segments[blockIdx.x];
+  if (segments[blockIdx.x].k == 0) return;
   Selection& selection = selections[blockIdx.x];
-  if (segment.k == 0) {  // no magnitude is above this one, and none at it is wanted
-    if (threadIdx.x == 0) selection.cut = {0x7FFFFFFFu, 0};
-    return;
-  }
-  Cut cut = selection.cut;
-  if (digit == 0) cut = {0, segment.k};
-  cut = ChooseDigit(selection.bins, cut, digit, sums, &chosen);
+  const Cut cut = ChooseDigit<kThreads>(selection.bins, selection.cut, digit, sums, &chosen);
   if (threadIdx.x == 0) selection.cut = cut;
   for (int bin = threadIdx.x; bin < kBins; bin += kThreads) selection.bins[bin] = 0;
 }
 
+// ---- what is taken ----
+
+// A warp a tile.
 __global__ void __launch_bounds__(kThreads)
-    CountTaken(const TopKSegment* segments, int count, const Selection* selections, Counts* tiles) {
-  __shared__ Counts shared[kWarps];
-  const int at = SegmentOf(segments, count, blockIdx.x);
-  const TopKSegment segment = segments[at];
-  const TileRange share = ShareOf(RangeOf(segment, blockIdx.x));
-  const Counts own = CountShare(share, selections[at].cut.magnitude,
-                                [&](int64_t i) { return __float_as_uint(segment.buffer[i]); });
-  const Counts before = BeforeWarp(own, {0, 0}, shared);
-  if (threadIdx.x == kThreads - kWarp) {
-    tiles[blockIdx.x] = {before.above + own.above, before.ties + own.ties};
-  }
+    CountTaken(const TopKSegment* segments, int count, Scratch scratch, int64_t tiles) {
+  const int64_t tile = int64_t{blockIdx.x} * kWarps + WarpOf();
+  if (tile >= tiles) return;
+  const int at = SegmentOf(segments, count, tile);
+  const Selection& selection = scratch.selections[at];
+  const uint32_t cut = selection.cut.magnitude;
+  Counts counts{0, 0};
+  WithEntries(
+      segments[at], scratch, selection.Misled(), tile,
+      [&](int64_t from, int64_t to, auto entry) { counts = CountByWarp(from, to, cut, entry); });
+  if (LaneOf() == 0) scratch.counts[tile] = counts;
 }
+
+constexpr int kPlaceThreads = 1024, kPlaceEach = 4;
 
 // Makes the counts of a segment's tiles those of all tiles before; a thread block a segment.
-__global__ void __launch_bounds__(kThreads)
-    PlaceTaken(const TopKSegment* segments, Counts* tiles, bool above_only) {
-  __shared__ Counts sums[kThreads];
+__global__ void __launch_bounds__(kPlaceThreads)
+    PlaceTaken(const TopKSegment* segments, Counts* counts, bool above_only) {
+  __shared__ uint64_t shared[kPlaceThreads / kWarp];
   const TopKSegment segment = segments[blockIdx.x];
-  const int64_t count = (segment.numel + kTile - 1) / kTile;
-  const int thread = static_cast<int>(threadIdx.x);
-  Counts before{0, 0};
-  for (int64_t first = 0; first < count; first += kThreads) {
-    const int64_t at = segment.first_tile + first + thread;
-    const bool inside = first + thread < count;
-    const Counts own = inside ? tiles[at] : Counts{0, 0};
-    sums[thread] = own;
-    __syncthreads();
-    for (int distance = 1; distance < kThreads; distance *= 2) {
-      const Counts below = thread >= distance ? sums[thread - distance] : Counts{0, 0};
-      __syncthreads();
-      sums[thread].above += below.above;
-      sums[thread].ties += below.ties;
-      __syncthreads();
+  const int64_t tiles = (segment.numel + kTile - 1) / kTile;
+  counts += segment.first_tile;
+  uint64_t before = 0;  // ties in the low half, of which there are fewer than 2^32
+  for (int64_t first = 0; first < tiles; first += kPlaceThreads * kPlaceEach) {
+    const int64_t at = first + int64_t{threadIdx.x} * kPlaceEach;
+    uint64_t own[kPlaceEach], sum = 0;
+    for (int i = 0; i < kPlaceEach; ++i) {
+      const Counts tile = at + i < tiles ? counts[at + i] : Counts{0, 0};
+      own[i] = uint64_t{tile.above} << 32 | tile.ties;
+      sum += own[i];
     }
-    if (inside) {
-      tiles[at] = {before.above + sums[thread].above - own.above,
-                   before.ties + sums[thread].ties - own.ties};
+    const Sums<uint64_t> sums = SumsOfBlock<kPlaceThreads>(sum, shared);
+    uint64_t place = before + sums.before;
+    for (int i = 0; i < kPlaceEach; place += own[i++]) {
+      if (at + i >= tiles) break;
+      counts[at + i] = {static_cast<uint32_t>(place >> 32), static_cast<uint32_t>(place)};
     }
-    before.above += sums[kThreads - 1].above;
-    before.ties += sums[kThreads - 1].ties;
-    __syncthreads();
+    before += sums.all;
   }
-  if (above_only && thread == 0) *segment.found = before.above;
+  if (above_only && threadIdx.x == 0) *segment.found = static_cast<uint32_t>(before >> 32);
 }
 
+// A warp a tile.
 __global__ void __launch_bounds__(kThreads)
-    TakeTiles(const TopKSegment* segments, int count, const Selection* selections,
-              const Counts* tiles, bool above_only) {
-  __shared__ Counts shared[kWarps];
-  const int at = SegmentOf(segments, count, blockIdx.x);
+    TakeTiles(const TopKSegment* segments, int count, Scratch scratch, int64_t tiles,
+              bool above_only) {
+  const int64_t tile = int64_t{blockIdx.x} * kWarps + WarpOf();
+  if (tile >= tiles) return;
+  const int at = SegmentOf(segments, count, tile);
   const TopKSegment segment = segments[at];
   if (above_only && *segment.found > segment.k) return;
-  const Cut cut = selections[at].cut;
-  const TileRange share = ShareOf(RangeOf(segment, blockIdx.x));
-  const auto bits_of = [&](int64_t i) { return __float_as_uint(segment.buffer[i]); };
-  const Counts own = CountShare(share, cut.magnitude, bits_of);
-  const Counts before = BeforeWarp(own, tiles[blockIdx.x], shared);
-  TakeShare(segment, share, cut, before, bits_of);
+  const Selection& selection = scratch.selections[at];
+  const Cut cut = selection.cut;
+  const Counts before = scratch.counts[tile];
+  WithEntries(segment, scratch, selection.Misled(), tile,
+              [&](int64_t from, int64_t to, auto entry) {
+                TakeByWarp(segment, from, to, cut, before, entry);
+              });
 }
 
 // All of a segment of one tile, whose bits lie in shared memory.
@@ -246,12 +384,12 @@ __global__ void __launch_bounds__(kThreads)
     TakeShortSegments(const TopKSegment* segments, int count) {
   __shared__ uint32_t bits[kTile];
   __shared__ uint32_t bins[kBins];
-  __shared__ uint32_t sums[kThreads];
+  __shared__ uint32_t sums[kWarps];
   __shared__ Counts shared[kWarps];
   __shared__ Cut chosen;
   const TopKSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
-  const TileRange tile = RangeOf(segment, blockIdx.x);
-  for (int64_t i = threadIdx.x; i < tile.end; i += kThreads) {
+  const int size = static_cast<int>(segment.numel);
+  for (int i = threadIdx.x; i < size; i += kThreads) {
     float x = segment.buffer[i];
     if (segment.addend) {
       x = x + segment.scale * segment.addend[i];
@@ -260,185 +398,69 @@ __global__ void __launch_bounds__(kThreads)
     bits[i] = __float_as_uint(x);
   }
   if (segment.k == 0) return;
+  const auto entry = [&](int64_t i) { return EntryOf(bits[i], i); };
+  const int begin = WarpOf() * kWarpShare;
+  const int end = begin + kWarpShare < size ? begin + kWarpShare : size;
   Cut cut{0, segment.k};
   for (int digit = 0; digit < kDigits; ++digit) {
     for (int bin = threadIdx.x; bin < kBins; bin += kThreads) bins[bin] = 0;
     __syncthreads();
-    for (int64_t i = threadIdx.x; i < tile.end; i += kThreads) {
-      const uint32_t magnitude = bits[i] & 0x7FFFFFFFu;
-      if (Shares(magnitude, cut.magnitude, digit)) {
-        atomicAdd(bins + DigitOf(magnitude, digit), 1u);
-      }
-    }
+    VisitByWarp(begin, end, entry, [&](IndexedValue e, bool inside) {
+      CountDigit(bins, MagnitudeOf(e), inside, cut.magnitude, digit);
+    });
     __syncthreads();
-    cut = ChooseDigit(bins, cut, digit, sums, &chosen);
-    __syncthreads();
+    cut = ChooseDigit<kThreads>(bins, cut, digit, sums, &chosen);
   }
-  const TileRange share = ShareOf(tile);
-  const auto bits_of = [&](int64_t i) { return bits[i]; };
-  const Counts before = BeforeWarp(CountShare(share, cut.magnitude, bits_of), {0, 0}, shared);
-  TakeShare(segment, share, cut, before, bits_of);
-}
-
-// The additions, and a cut that everything above a threshold is above.
-__global__ void __launch_bounds__(kThreads)
-    AddAndCut(const TopKSegment* segments, int count, Selection* selections, uint32_t bound) {
-  const int at = SegmentOf(segments, count, blockIdx.x);
-  const TopKSegment segment = segments[at];
-  const TileRange tile = RangeOf(segment, blockIdx.x);
-  if (threadIdx.x == 0 && blockIdx.x == segment.first_tile) selections[at].cut = {bound, 0};
-  if (segment.addend == nullptr) return;
-  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-    segment.buffer[i] = segment.buffer[i] + segment.scale * segment.addend[i];
-  }
-}
-
-// Numbers of any widths, one behind the other from the start of a byte.
-struct BitWriter {
-  uint8_t* to;
-  uint64_t pending = 0;
-  int fill = 0;
-  __device__ void Put(uint32_t number, int bits) {
-    pending |= uint64_t{number} << fill;
-    for (fill += bits; fill >= 8; fill -= 8, pending >>= 8) *to++ = static_cast<uint8_t>(pending);
-  }
-  __device__ void Finish() {
-    if (fill > 0) *to = static_cast<uint8_t>(pending);
-  }
-};
-// Number j of those that a BitWriter wrote with `bits` bits each.
-__device__ uint32_t NumberAt(const uint8_t* packed, int64_t j, int bits) {
-  const int64_t bit = j * bits;
-  const int shift = static_cast<int>(bit % 8);
-  uint64_t word = 0;
-  for (int i = 0; i * 8 < shift + bits; ++i) word |= uint64_t{packed[bit / 8 + i]} << (8 * i);
-  return static_cast<uint32_t>(word >> shift & ((uint64_t{1} << bits) - 1));
-}
-
-// So many numbers fill whole bytes, whatever their width.
-constexpr int kWholeBytes = 8;
-
-__global__ void __launch_bounds__(kThreads) PackTiles(const IndexSegment* segments, int count) {
-  const IndexSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
-  const TileRange tile = RangeOf(segment, blockIdx.x);
-  for (int64_t at = tile.begin + int64_t{threadIdx.x} * kWholeBytes; at < tile.end;
-       at += kThreads * kWholeBytes) {
-    const int64_t end = at + kWholeBytes < tile.end ? at + kWholeBytes : tile.end;
-    BitWriter indices{segment.packed + at / kWholeBytes * segment.bits};
-    for (int64_t j = at; j < end; ++j) {
-      const IndexedValue entry = segment.list[j];
-      StoreAny(segment.values + j * 4, static_cast<uint32_t>(entry >> 32));
-      indices.Put(static_cast<uint32_t>(entry), segment.bits);
-    }
-    indices.Finish();
-  }
-}
-
-struct AddEntry {
-  __device__ void operator()(const IndexSegment& segment, int64_t j) const {
-    const int64_t index = NumberAt(segment.packed, j, segment.bits);
-    if (index >= segment.out_numel) return;
-    segment.out[index] += segment.scale * LoadAny<float>(segment.values + j * 4);
-  }
-};
-
-// A thread block a group: those of chunked_topk are of some forty entries.
-constexpr int kGridThreads = 64, kGridWarps = kGridThreads / kWarp;
-
-// Entries [begin, end) and their values.
-struct Group {
-  int64_t begin, end;
-  uint8_t* values;
-};
-__device__ Group GroupOf(const GridSegment& s, int64_t tile) {
-  const int64_t group = tile - s.first_tile, begin = group * s.group, end = begin + s.group;
-  const int64_t bytes = ValueGrid::kBytes + (s.group * s.value_bits + 7) / 8;
-  return {begin, end < s.numel ? end : s.numel, s.values + group * bytes};
-}
-__device__ float ValueOf(IndexedValue e) { return __uint_as_float(static_cast<uint32_t>(e >> 32)); }
-
-__global__ void __launch_bounds__(kGridThreads) PackGrids(const GridSegment* segments, int count) {
-  __shared__ float lows[kGridWarps], highs[kGridWarps];
-  const GridSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
-  const Group group = GroupOf(s, blockIdx.x);
-  float low = std::numeric_limits<float>::max(), high = 0;
-  for (int64_t j = group.begin + threadIdx.x; j < group.end; j += kGridThreads) {
-    const float m = std::fabs(ValueOf(s.list[j]));
-    low = m < low ? m : low;
-    high = m > high ? m : high;
-  }
-  low = AcrossWarp(low, [](float a, float b) { return a < b ? a : b; });
-  high = MaxAcrossWarp(high);
-  if (threadIdx.x % kWarp == 0) {
-    lows[threadIdx.x / kWarp] = low;
-    highs[threadIdx.x / kWarp] = high;
-  }
+  const Counts own = CountByWarp(begin, end, cut.magnitude, entry);
+  if (LaneOf() == 0) shared[WarpOf()] = own;
   __syncthreads();
-  for (int warp = 0; warp < kGridWarps; ++warp) {
-    low = lows[warp] < low ? lows[warp] : low;
-    high = highs[warp] > high ? highs[warp] : high;
+  Counts before{0, 0};
+  for (int warp = 0; warp < WarpOf(); ++warp) {
+    before.above += shared[warp].above;
+    before.ties += shared[warp].ties;
   }
-  const ValueGrid grid(low, high, ValueGrid::Top(s.value_bits));
-  if (threadIdx.x == 0) {
-    StoreAny(group.values, low);
-    StoreAny(group.values + sizeof(float), high);
-  }
-  for (int64_t at = group.begin + int64_t{threadIdx.x} * kWholeBytes; at < group.end;
-       at += kGridThreads * kWholeBytes) {
-    const int64_t end = at + kWholeBytes < group.end ? at + kWholeBytes : group.end;
-    BitWriter indices{s.packed + at / kWholeBytes * s.index_bits};
-    BitWriter codes{group.values + ValueGrid::kBytes +
-                    (at - group.begin) / kWholeBytes * s.value_bits};
-    for (int64_t j = at; j < end; ++j) {
-      const uint32_t index = static_cast<uint32_t>(s.list[j]);
-      const float x = ValueOf(s.list[j]);
-      const uint32_t code = grid.Code(x);
-      indices.Put(index, s.index_bits);
-      codes.Put(code, s.value_bits);
-      s.buffer[index] = x - grid.Value(code);
-    }
-    indices.Finish();
-    codes.Finish();
-  }
-}
-
-__global__ void __launch_bounds__(kGridThreads) AddGrids(const GridSegment* segments, int count) {
-  const GridSegment s = segments[SegmentOf(segments, count, blockIdx.x)];
-  const Group group = GroupOf(s, blockIdx.x);
-  const ValueGrid grid(LoadAny<float>(group.values), LoadAny<float>(group.values + sizeof(float)),
-                       ValueGrid::Top(s.value_bits));
-  const uint8_t* codes = group.values + ValueGrid::kBytes;
-  for (int64_t j = group.begin + threadIdx.x; j < group.end; j += kGridThreads) {
-    const int64_t index = NumberAt(s.packed, j, s.index_bits);
-    if (index >= s.out_numel) continue;
-    s.out[index] += s.scale * grid.Value(NumberAt(codes, j - group.begin, s.value_bits));
-  }
+  TakeByWarp(segment, begin, end, cut, before, entry);
 }
 
 void Take(const Table<TopKSegment>& table, const Scratch& scratch, bool above_only, Stream stream) {
-  Launch(CountTaken, table.tiles, kThreads, stream, table.segments, table.count, scratch.selections,
-         scratch.tiles);
-  Launch(PlaceTaken, table.count, kThreads, stream, table.segments, scratch.tiles, above_only);
-  Launch(TakeTiles, table.tiles, kThreads, stream, table.segments, table.count, scratch.selections,
-         scratch.tiles, above_only);
+  Launch(PlaceTaken, table.count, kPlaceThreads, stream, table.segments, scratch.counts,
+         above_only);
+  Launch(TakeTiles, (table.tiles + kWarps - 1) / kWarps, kThreads, stream, table.segments,
+         table.count, scratch, table.tiles, above_only);
 }
 
 }  // namespace
 
-int64_t TopKScratchBytes(int32_t count, int64_t tiles) {
-  return count * int64_t{sizeof(Selection)} + tiles * int64_t{sizeof(Counts)};
+uint32_t TopKRoom(std::span<const TopKSegment> segments) {
+  int64_t room = 0;
+  for (const TopKSegment& segment : segments) {
+    const int64_t few = segment.numel / 16, k = segment.k < few ? int64_t{segment.k} : few;
+    room += k + k / 4 + segment.numel / 128 + kWarp;
+  }
+  return room < int64_t{~0u} ? static_cast<uint32_t>(room) : ~0u;
 }
 
-void TakeTopK(Table<TopKSegment> table, void* scratch, Stream stream) {
+int64_t TopKScratchBytes(int32_t count, int64_t tiles, uint32_t room) {
+  return int64_t{sizeof(Taken)} + room * int64_t{sizeof(IndexedValue)} +
+         tiles * int64_t{sizeof(List) + sizeof(Counts)} + count * int64_t{sizeof(Selection)};
+}
+
+void TakeTopK(Table<TopKSegment> table, uint32_t room, void* scratch, Stream stream) {
   if (table.tiles == 0) return;
-  const Scratch parts = ScratchOf(table, scratch);
-  cudaMemsetAsync(parts.selections, 0, static_cast<size_t>(table.count) * sizeof(Selection),
-                  CudaStream(stream));
+  const Scratch parts = ScratchOf(table, room, scratch);
+  Launch(ChooseEdges, table.count, kSampleThreads, stream, table.segments, parts);
+  Launch(ListTiles, table.tiles, kThreads, stream, table.segments, table.count, parts);
+  // Enough thread blocks for a GPU, and not a histogram for every few tiles.
+  constexpr int64_t kBlocks = 1024;
+  const int64_t each =
+      table.tiles < kBlocks * kWarps ? kWarps : (table.tiles + kBlocks - 1) / kBlocks;
   for (int digit = 0; digit < kDigits; ++digit) {
-    Launch(CountDigits, table.tiles, kThreads, stream, table.segments, table.count,
-           parts.selections, digit);
+    Launch(CountDigits, (table.tiles + each - 1) / each, kThreads, stream, table.segments,
+           table.count, parts, table.tiles, each, digit);
     Launch(ChooseDigits, table.count, kThreads, stream, table.segments, parts.selections, digit);
   }
+  Launch(CountTaken, (table.tiles + kWarps - 1) / kWarps, kThreads, stream, table.segments,
+         table.count, parts, table.tiles);
   Take(table, parts, /*above_only=*/false, stream);
 }
 
@@ -446,34 +468,14 @@ void TakeTopKShort(Table<TopKSegment> table, Stream stream) {
   Launch(TakeShortSegments, table.tiles, kThreads, stream, table.segments, table.count);
 }
 
-void TakeAbove(Table<TopKSegment> table, float threshold, void* scratch, Stream stream) {
-  const Scratch parts = ScratchOf(table, scratch);
+void TakeAbove(Table<TopKSegment> table, float threshold, uint32_t room, void* scratch,
+               Stream stream) {
+  const Scratch parts = ScratchOf(table, room, scratch);
   const uint32_t bound = std::bit_cast<uint32_t>(threshold) & 0x7FFFFFFFu;
-  Launch(AddAndCut, table.tiles, kThreads, stream, table.segments, table.count, parts.selections,
+  Launch(SetEdges, (table.count + kThreads - 1) / kThreads, kThreads, stream, table.count, parts,
          bound);
+  Launch(ListTiles, table.tiles, kThreads, stream, table.segments, table.count, parts);
   Take(table, parts, /*above_only=*/true, stream);
-}
-
-void PackIndices(Table<IndexSegment> table, Stream stream) {
-  Launch(PackTiles, table.tiles, kThreads, stream, table.segments, table.count);
-}
-void AddAtIndices(Table<IndexSegment> table, Stream stream) {
-  LaunchForEach(table, stream, AddEntry());
-}
-
-int64_t PlaceGrids(std::span<GridSegment> segments) {
-  int64_t tiles = 0;
-  for (GridSegment& segment : segments) {
-    segment.first_tile = tiles;
-    if (segment.numel > 0) tiles += (segment.numel + segment.group - 1) / segment.group;
-  }
-  return tiles;
-}
-void PackEntriesOnGrids(Table<GridSegment> table, Stream stream) {
-  Launch(PackGrids, table.tiles, kGridThreads, stream, table.segments, table.count);
-}
-void AddAtIndicesFromGrids(Table<GridSegment> table, Stream stream) {
-  Launch(AddGrids, table.tiles, kGridThreads, stream, table.segments, table.count);
 }
 
 }  // namespace tw::kernels::device

@@ -1,11 +1,21 @@
 #pragma once
 // topk.h on a GPU: exactly the CPU's elements, equal magnitudes by lower index, in ascending order.
 //
-// Radix selection on the 31 bits of magnitudes, 11 + 10 + 10 from the top: a histogram of a digit
-// over all segments at once, the digit of the k-th largest of each, and so on; then the elements
-// above the cut and as many at it as are wanted are counted by tile, placed, and moved out. Counts
-// stay on the device. No sample, no fallback: the time does not depend on the values.
+// How. A sample of each segment gives an edge that slightly more than k magnitudes reach. One pass
+// performs the pending additions and lists, tile by tile and in order, the elements that reach it.
+// A radix selection on the 31 bits of their magnitudes (11 + 10 + 10 from the top: a histogram of a
+// digit, the digit of the k-th largest, and so on) finds the cut; then what is above it and as many
+// at it as are wanted are counted by tile, placed, and moved out. Where the sample has misled (a
+// tile reaches the edge with too many elements for a list, or a segment with fewer than k) whole
+// tiles stand in for lists: more time, the same result. Counts and choices stay on the device.
+//
+// Bytes an element at k = 1 %: 12 for the pass (4 without an addend), 0.7 for writing a list once
+// and reading it five times, mostly in cache, 0.7 for what is moved out and the zeros left behind.
+// Of a whole tile 20 in place of a list's.
 
+#include <span>
+
+#include "core/base/host_device.h"
 #include "core/kernels/device.h"
 #include "core/kernels/topk.h"
 
@@ -22,56 +32,36 @@ struct TopKSegment {
   int64_t first_tile = 0;
 };
 
-// Bytes of scratch for a table, aligned to 8.
-int64_t TopKScratchBytes(int32_t count, int64_t tiles);
+// Elements that the lists of a table have room for: any number gives the same results, this one
+// what the sample may well need. 8 bytes each: 0.16 an element at k = 1 %, never 0.7.
+uint32_t TopKRoom(std::span<const TopKSegment> segments);
+// Bytes of scratch for a table, aligned to 8. What is in front (uint64) is then how many elements
+// asked for room in lists.
+int64_t TopKScratchBytes(int32_t count, int64_t tiles, uint32_t room);
+
+// The sample: of each of `numel / stride` stretches one element, at a place that no pattern of rows
+// and columns follows. All of up to 2^13 elements, of more an eighth or 2^13, at most 2^15.
+inline int64_t TW_HOST_DEVICE TopKSampleStride(int64_t numel) {
+  const int64_t few = (numel + 8191) / 8192, many = (numel + 32767) / 32768;
+  return few < 8 ? few : many < 8 ? 8 : many;
+}
+inline int64_t TW_HOST_DEVICE TopKSampledAt(int64_t stretch, int64_t stride) {
+  uint32_t mix = static_cast<uint32_t>(stretch) * 0x9E3779B9u;
+  mix = (mix ^ mix >> 15) * 0x85EBCA6Bu;
+  mix ^= mix >> 13;
+  return stretch * stride +
+         static_cast<int64_t>(uint64_t{mix} * static_cast<uint64_t>(stride) >> 32);
+}
 
 // Performs the pending additions and moves the k largest of each segment out; the buffers then hold
-// the residuals. Nine launches however many segments.
-void TakeTopK(Table<TopKSegment> table, void* scratch, Stream stream);
+// the residuals. Eleven launches however many segments.
+void TakeTopK(Table<TopKSegment> table, uint32_t room, void* scratch, Stream stream);
 // The same in one launch and without scratch, for segments of at most kTile elements: the chunks of
 // chunked_topk, a segment each.
 void TakeTopKShort(Table<TopKSegment> table, Stream stream);
 // Moves every element with |x| > threshold (>= 0) out and leaves the count at `found`; when that is
 // more than k nothing is moved but the addition is done. Four launches.
-void TakeAbove(Table<TopKSegment> table, float threshold, void* scratch, Stream stream);
-
-// Lists of elements and their bodies, at any address: indices of `bits` bits (index_pack.h, zero
-// padding) and fp32 values.
-struct IndexSegment {
-  const IndexedValue* list = nullptr;  // PackIndices reads it
-  int bits = 0;
-  uint8_t* packed = nullptr;  // PackedIndexBytes(numel, bits)
-  uint8_t* values = nullptr;  // 4 numel bytes
-  float* out = nullptr;       // AddAtIndices adds to it
-  int64_t out_numel = 0;
-  float scale = 1.0f;
-  int64_t numel = 0;  // of entries
-  int64_t first_tile = 0;
-};
-void PackIndices(Table<IndexSegment> table, Stream stream);
-// out[index j] += scale * value j, where the index lies in `out`. REQUIRES: indices of a segment
-// are distinct.
-void AddAtIndices(Table<IndexSegment> table, Stream stream);
-
-// Lists whose values are codes on the grids of their groups (value_grid.h), and their bodies, at
-// any address: indices as above; for every group fp32 a, fp32 b and its codes, padded to a byte.
-struct GridSegment {
-  const IndexedValue* list = nullptr;  // PackEntriesOnGrids reads it
-  float* buffer = nullptr;             // it was taken out of; gets back what the codes lose
-  int index_bits = 0;
-  uint8_t* packed = nullptr;  // PackedIndexBytes(numel, index_bits)
-  int value_bits = 0;         // 2 .. 16
-  int64_t group = 0;          // entries that share a grid: numel, or a multiple of 8
-  uint8_t* values = nullptr;  // GridBytes(numel, group, value_bits)
-  float* out = nullptr;       // AddAtIndicesFromGrids adds to it
-  int64_t out_numel = 0;
-  float scale = 1.0f;
-  int64_t numel = 0;  // of entries
-  int64_t first_tile = 0;
-};
-// In place of PlaceTiles: a tile a group.
-int64_t PlaceGrids(std::span<GridSegment> segments);
-void PackEntriesOnGrids(Table<GridSegment> table, Stream stream);
-void AddAtIndicesFromGrids(Table<GridSegment> table, Stream stream);
+void TakeAbove(Table<TopKSegment> table, float threshold, uint32_t room, void* scratch,
+               Stream stream);
 
 }  // namespace tw::kernels::device
