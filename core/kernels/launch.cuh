@@ -13,6 +13,10 @@
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
+// For loops over arrays that are to lie in registers.
+#define TW_UNROLL _Pragma("unroll")
+#else
+#define TW_UNROLL
 #endif
 
 namespace tw::kernels::device {

@@ -34,7 +34,9 @@ void OuterAdd(float* out, const LowRankShape& shape, const float* p, const float
 
 // Modified Gram-Schmidt over the columns of p [rows, rank], twice, in fp64 and a fixed order. A
 // column that depends on the ones before it (what is left is below 1e-6 of it), is zero or is not
-// finite becomes zero. `scratch` holds rows * rank doubles.
+// finite becomes zero. `scratch` holds rows * rank doubles. Products are summed in pieces of 1024
+// (sixteen lanes, then a tree), piece p to part p % kDotParts, parts in order.
+inline constexpr int kDotParts = 16;
 void Orthonormalize(std::span<float> p, int64_t rows, int64_t rank, std::span<double> scratch);
 
 // Rows of length one. Each row k of `from` [rows, cols], divided by its length, goes to row k of

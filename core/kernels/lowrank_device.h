@@ -1,7 +1,8 @@
 #pragma once
 // lowrank.h on a GPU, all matrices of a bucket in a launch. OuterAdd, OuterResidual and
 // Orthonormalize have the CPU's bits; the two products differ from it in the last bits (their sums
-// have another order) and are the same in every run.
+// have another order) and are the same in every run, wherever the matrices lie. Nothing is written
+// of a matrix without elements.
 
 #include "core/kernels/device.h"
 #include "core/kernels/lowrank.h"

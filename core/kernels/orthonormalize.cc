@@ -1,5 +1,6 @@
 // Gram-Schmidt and the scalar references of lowrank.h. Compiled for one target only, with a fixed
 // order of additions: the basis is what all ranks must agree on.
+#include <algorithm>
 #include <cmath>
 
 #include "core/kernels/device_kernels.h"
@@ -11,7 +12,7 @@ namespace {
 constexpr double kDependent = 1e-6;  // the noise of an fp32 sum of products
 
 // Sixteen lanes, then a tree.
-double Dot(const double* a, const double* b, int64_t n) {
+double DotOfPiece(const double* a, const double* b, int64_t n) {
   double lanes[16] = {};
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) {
@@ -22,6 +23,18 @@ double Dot(const double* a, const double* b, int64_t n) {
     for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
   }
   return lanes[0];
+}
+
+// In the shape that lowrank.h names: what a GPU's warps share.
+double Dot(const double* a, const double* b, int64_t n) {
+  constexpr int64_t kPiece = 1024;
+  double parts[kDotParts] = {};
+  for (int64_t at = 0; at < n; at += kPiece) {
+    parts[at / kPiece % kDotParts] += DotOfPiece(a + at, b + at, std::min(kPiece, n - at));
+  }
+  double sum = parts[0];
+  for (int part = 1; part < kDotParts; ++part) sum += parts[part];
+  return sum;
 }
 
 }  // namespace

@@ -41,10 +41,19 @@ inline bool AWarpABlock(const QuantizeSpec& spec) {
   return spec.block > 0 && spec.block <= kWarpBlock;
 }
 
+// Blocks that a thread block does, where it does several: some 4096 elements, in whole rounds of
+// its 8 warps, each of which has a block, or several that together have no more than 256 elements.
+inline int64_t BlocksPerTile(const QuantizeSpec& spec) {
+  constexpr int64_t kWarps = 8, kAtOnce = 256;
+  int64_t round = kWarps;
+  while (round * spec.block * 2 <= kWarps * kAtOnce) round *= 2;
+  const int64_t rounds = kTile / (round * spec.block);
+  return rounds > 1 ? rounds * round : round;
+}
 // In place of PlaceTiles: all segments of a launch are quantized by one `spec`.
 template <class Segment>
 int64_t PlaceQuantized(std::span<Segment> segments, const QuantizeSpec& spec) {
-  if (AWarpABlock(spec)) return PlaceTiles(segments, 8 * spec.block);
+  if (AWarpABlock(spec)) return PlaceTiles(segments, BlocksPerTile(spec) * spec.block);
   int64_t tiles = 0;
   for (Segment& segment : segments) {
     segment.first_tile = tiles;
@@ -57,7 +66,7 @@ int64_t PlaceQuantized(std::span<Segment> segments, const QuantizeSpec& spec) {
 }
 // Doubles of scratch that Quantize needs.
 inline int64_t QuantizeScratch(int64_t tiles, const QuantizeSpec& spec) {
-  return AWarpABlock(spec) ? 0 : tiles * (kQuantizeTile / 1024);
+  return AWarpABlock(spec) ? 0 : tiles;
 }
 
 // For finite messages.

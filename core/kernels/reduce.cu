@@ -35,7 +35,8 @@ __device__ void WithNumbers(const ReduceSegment& segment, Work work) {
 // A warp a piece.
 template <class Term>
 __global__ void __launch_bounds__(kPieceThreads)
-    SumPieces(const ReduceSegment* segments, int count, double* scratch, Term term) {
+    SumTiles(const ReduceSegment* segments, int count, double* scratch, Term term) {
+  __shared__ double of_pieces[kPiecesPerTile];
   const ReduceSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
   const int warp = threadIdx.x / kWarp;
   const TileRange tile = RangeOf(segment, blockIdx.x);
@@ -45,24 +46,41 @@ __global__ void __launch_bounds__(kPieceThreads)
   WithNumbers(segment, [&](auto at) {
     sum = SumOfPiece(begin, end, [&](int64_t i) { return term(at(i)); });
   });
-  if (threadIdx.x % kWarp == 0) scratch[int64_t{blockIdx.x} * kPiecesPerTile + warp] = sum;
+  if (threadIdx.x % kWarp == 0) of_pieces[warp] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int p = 1; p < kPiecesPerTile; ++p) sum += of_pieces[p];
+  scratch[blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads)
     SumSegments(const ReduceSegment* segments, const double* scratch, double* out) {
   __shared__ double lanes[kThreads];
   const ReduceSegment segment = segments[blockIdx.x];
-  const double sum = SumOfPieces(scratch + segment.first_tile * kPiecesPerTile,
-                                 (segment.numel + kPiece - 1) / kPiece, lanes);
+  const double sum =
+      SumOfParts(scratch + segment.first_tile, (segment.numel + kTile - 1) / kTile, lanes);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
 template <class Term>
 void Sum(const Table<ReduceSegment>& table, double* scratch, double* out, Stream stream,
          Term term) {
-  Launch(SumPieces<Term>, table.tiles, kPieceThreads, stream, table.segments, table.count, scratch,
+  Launch(SumTiles<Term>, table.tiles, kPieceThreads, stream, table.segments, table.count, scratch,
          term);
   Launch(SumSegments, table.count, kThreads, stream, table.segments, scratch, out);
+}
+
+// look(bits) for the numbers of a tile, widened, without their signs; those of a thread are read
+// together.
+template <class At, class Look>
+__device__ void ForMagnitudes(const TileRange& tile, At at, Look look) {
+  constexpr int kEach = kTile / kThreads;
+  float x[kEach];
+  for (int k = 0; k < kEach; ++k) {
+    const int64_t i = tile.begin + k * kThreads + threadIdx.x;
+    x[k] = i < tile.end ? at(i) : 0.0f;
+  }
+  for (int k = 0; k < kEach; ++k) look(__float_as_uint(x[k]) & 0x7FFFFFFFu);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -71,9 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   const TileRange tile = RangeOf(segment, blockIdx.x);
   bool found = false;
   WithNumbers(segment, [&](auto at) {
-    for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-      found |= (__float_as_uint(at(i)) & 0x7F800000u) == 0x7F800000u;
-    }
+    ForMagnitudes(tile, at, [&](uint32_t bits) { found |= bits >= 0x7F800000u; });
   });
   if (__any_sync(kWholeWarp, found) && threadIdx.x % kWarp == 0) atomicOr(not_finite, 1u);
 }
@@ -81,17 +97,16 @@ __global__ void __launch_bounds__(kThreads)
 // Magnitudes of finite numbers are in the order of their bits.
 __global__ void __launch_bounds__(kThreads)
     RaiseLargest(const ReduceSegment* segments, int count, uint32_t* out) {
-  const int at = SegmentOf(segments, count, blockIdx.x);
-  const ReduceSegment segment = segments[at];
+  const int index = SegmentOf(segments, count, blockIdx.x);
+  const ReduceSegment segment = segments[index];
   const TileRange tile = RangeOf(segment, blockIdx.x);
   const auto* x = static_cast<const float*>(segment.x);
   uint32_t most = 0;
-  for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
-    const uint32_t bits = __float_as_uint(x[i]) & 0x7FFFFFFFu;
-    most = most < bits ? bits : most;
-  }
+  ForMagnitudes(
+      tile, [&](int64_t i) { return x[i]; },
+      [&](uint32_t bits) { most = most < bits ? bits : most; });
   most = MaxAcrossWarp(most);
-  if (threadIdx.x % kWarp == 0) atomicMax(out + at, most);
+  if (threadIdx.x % kWarp == 0) atomicMax(out + index, most);
 }
 
 }  // namespace

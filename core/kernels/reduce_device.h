@@ -2,8 +2,8 @@
 // reduce.h on a GPU, a result for each segment, in device memory.
 //
 // Shape of the sums: pieces of kPiece elements counted from the segment's start have the sixteen
-// lanes and the tree of reduce.h each; 256 lanes then add the pieces in rising order (piece p to
-// lane p % 256) and a tree adds the lanes. Fixed, so that all ranks agree whatever their devices;
+// lanes and the tree of reduce.h each; the pieces of a tile are added in rising order; 256 lanes
+// then add the tiles in rising order (tile t to lane t % 256) and a tree adds the lanes. Fixed, so that all ranks agree whatever their devices;
 // up to kPiece elements they are the CPU's bits, beyond that they differ from the CPU's in the last
 // bits of a double.
 
@@ -25,7 +25,7 @@ struct ReduceSegment {
 };
 
 // Doubles of scratch that a sum over a table needs.
-constexpr int64_t SumScratch(int64_t tiles) { return tiles * (kTile / kPiece); }
+constexpr int64_t SumScratch(int64_t tiles) { return tiles; }
 
 // *not_finite = 1 when any element of any segment is NaN or infinite, else 0. Any type.
 void FindNotFinite(Table<ReduceSegment> table, uint32_t* not_finite, Stream stream);

@@ -1,5 +1,6 @@
 #include "core/kernels/signs_device.h"
 #include "core/kernels/sums.cuh"
+#include "core/kernels/vectors.cuh"
 
 namespace tw::kernels::device {
 namespace {
@@ -7,49 +8,75 @@ namespace {
 constexpr int kPiecesPerTile = kTile / kPiece;
 constexpr int kPieceThreads = kPiecesPerTile * kWarp;
 
+__device__ void AddTo(SignSums& sums, const SignSums& more) {
+  sums.positive += more.positive;
+  sums.negative += more.negative;
+  sums.num_negative += more.num_negative;
+}
+
 // The lower n bytes of a word.
 __device__ void StoreBits(uint8_t* to, uint32_t bits, int64_t n) {
   if (n >= 4) return StoreAny(to, bits);
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<uint8_t>(bits >> (8 * i));
 }
 
-// A warp a piece of 1024 elements, 32 at a time. Element i is in lane i % 32 and counts in lane
-// i % 16 of the sum, so the lower half adds its own first and then that of sixteen lanes above.
+// A warp a piece of 1024 elements, rows of 32, kRows of them under way. Element i counts in lane
+// i % 16 of two sums, of which the warp's lower half forms the positive and the upper the negative
+// one; each needs an element of either half of a row. The bits of a row are kept by the lane of its
+// number, so that those of kRows rows are stored at once.
 __global__ void __launch_bounds__(kPieceThreads)
     PackPieces(const SignSegment* segments, int count, SignSums* scratch) {
+  constexpr int kRows = 8;
+  __shared__ SignSums of_pieces[kPiecesPerTile];
   const SignSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const TileRange tile = RangeOf(segment, blockIdx.x);
   const int64_t begin = tile.begin + warp * kPiece;
   const int64_t end = begin + kPiece < tile.end ? begin + kPiece : tile.end;
-  const MessageSpan message{segment.buffer, segment.addend, segment.scale};
-  double positive = 0, negative = 0;
+  const bool lower = lane < kPieceLanes;
+  double sum = 0;
   size_t num_negative = 0;
-  for (int64_t at = begin; at < end; at += kWarp) {
-    const int64_t i = at + lane;
-    float x = 0.0f;
-    if (i < end) {
-      x = MessageAt(message, i);
-      if (segment.addend) segment.buffer[i] = x;
+  for (int64_t at = begin; at < end; at += kRows * kWarp) {
+    float x[kRows];
+    for (int row = 0; row < kRows; ++row) {
+      const int64_t i = at + row * kWarp + lane;
+      x[row] = i < end ? segment.buffer[i] : 0.0f;
     }
-    const uint32_t bits = __ballot_sync(kWholeWarp, x < 0);
-    const float above = __shfl_down_sync(kWholeWarp, x, kWarp / 2);
-    if (lane < kWarp / 2) {
-      positive += x > 0 ? static_cast<double>(x) : 0.0;
-      negative += x < 0 ? -static_cast<double>(x) : 0.0;
-      positive += above > 0 ? static_cast<double>(above) : 0.0;
-      negative += above < 0 ? -static_cast<double>(above) : 0.0;
+    if (segment.addend) {
+      float addend[kRows];
+      for (int row = 0; row < kRows; ++row) {
+        const int64_t i = at + row * kWarp + lane;
+        addend[row] = i < end ? segment.addend[i] : 0.0f;
+      }
+      for (int row = 0; row < kRows; ++row) {
+        const int64_t i = at + row * kWarp + lane;
+        x[row] += segment.scale * addend[row];
+        if (i < end) segment.buffer[i] = x[row];
+      }
     }
-    if (lane == 0) StoreBits(segment.bits + at / 8, bits, (end - at + 7) / 8);
-    num_negative += static_cast<size_t>(__popc(bits));
+    uint32_t mine = 0;
+    for (int row = 0; row < kRows; ++row) {
+      const uint32_t bits = __ballot_sync(kWholeWarp, x[row] < 0);
+      if (lane == row) mine = bits;
+      num_negative += static_cast<size_t>(__popc(bits));
+      const float other = __shfl_xor_sync(kWholeWarp, x[row], kPieceLanes);
+      for (const float value : {lower ? x[row] : other, lower ? other : x[row]}) {
+        sum += (lower ? value > 0 : value < 0) ? fabs(static_cast<double>(value)) : 0.0;
+      }
+    }
+    const int64_t first = at + lane * kWarp;  // of the row whose bits this lane has
+    if (lane < kRows) StoreBits(segment.bits + first / 8, mine, (end - first + 7) / 8);
   }
   for (int half = kPieceLanes / 2; half > 0; half /= 2) {
-    positive += __shfl_down_sync(kWholeWarp, positive, half);
-    negative += __shfl_down_sync(kWholeWarp, negative, half);
+    sum += __shfl_down_sync(kWholeWarp, sum, half);
   }
-  if (lane == 0) {
-    scratch[int64_t{blockIdx.x} * kPiecesPerTile + warp] = {positive, negative, num_negative};
-  }
+  const double negative = __shfl_sync(kWholeWarp, sum, kPieceLanes);
+  if (lane == 0) of_pieces[warp] = {sum, negative, num_negative};
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  SignSums total = of_pieces[0];
+  for (int p = 1; p < kPiecesPerTile; ++p) AddTo(total, of_pieces[p]);
+  scratch[blockIdx.x] = total;
 }
 
 __device__ float MeanOf(double sum, int64_t count) {
@@ -62,21 +89,15 @@ __global__ void __launch_bounds__(kThreads)
   const SignSegment segment = segments[blockIdx.x];
   if (segment.numel == 0) return;
   const int lane = static_cast<int>(threadIdx.x);
-  const SignSums* pieces = scratch + segment.first_tile * kPiecesPerTile;
+  const SignSums* of_tiles = scratch + segment.first_tile;
   SignSums sum{0, 0, 0};
-  for (int64_t p = lane; p < (segment.numel + kPiece - 1) / kPiece; p += kThreads) {
-    sum.positive += pieces[p].positive;
-    sum.negative += pieces[p].negative;
-    sum.num_negative += pieces[p].num_negative;
+  for (int64_t t = lane; t < (segment.numel + kTile - 1) / kTile; t += kThreads) {
+    AddTo(sum, of_tiles[t]);
   }
   lanes[lane] = sum;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (lane < half) {
-      lanes[lane].positive += lanes[lane + half].positive;
-      lanes[lane].negative += lanes[lane + half].negative;
-      lanes[lane].num_negative += lanes[lane + half].num_negative;
-    }
+    if (lane < half) AddTo(lanes[lane], lanes[lane + half]);
     __syncthreads();
   }
   if (lane != 0) return;
@@ -98,22 +119,38 @@ __device__ Pair PairOf(const SignSegment& segment, SignMeans means) {
   return {plus, means == SignMeans::kOne ? -plus : LoadAny<float>(segment.means + sizeof(float))};
 }
 
-struct Subtract {
-  SignMeans means;
-  __device__ void operator()(const SignSegment& segment, int64_t i) const {
-    const Pair pair = PairOf(segment, means);
-    float& x = segment.buffer[i];
-    x -= x < 0 ? pair.minus : pair.plus;
+// Subtracts the pair by the signs that are there, or adds it by those of the bits.
+template <bool kAdd>
+__global__ void __launch_bounds__(kThreads)
+    ApplyPair(const SignSegment* segments, int count, SignMeans means) {
+  constexpr int kFours = kTile / kThreads / 4;
+  const SignSegment segment = segments[SegmentOf(segments, count, blockIdx.x)];
+  const TileRange tile = RangeOf(segment, blockIdx.x);
+  Pair pair = PairOf(segment, means);
+  if (kAdd) pair = {segment.scale * pair.plus, segment.scale * pair.minus};
+  const auto apply = [&](float x, unsigned negative) {
+    return kAdd ? x + (negative ? pair.minus : pair.plus) : x - (x < 0 ? pair.minus : pair.plus);
+  };
+  if (tile.end - tile.begin < kTile || !IsAligned(segment.buffer)) {
+    for (int64_t i = tile.begin + threadIdx.x; i < tile.end; i += kThreads) {
+      const unsigned negative = kAdd ? segment.bits[i / 8] >> (i % 8) & 1u : 0u;
+      segment.buffer[i] = apply(segment.buffer[i], negative);
+    }
+    return;
   }
-};
-struct Add {
-  SignMeans means;
-  __device__ void operator()(const SignSegment& segment, int64_t i) const {
-    const Pair pair = PairOf(segment, means);
-    const bool is_negative = segment.bits[i / 8] >> (i % 8) & 1;
-    segment.buffer[i] += segment.scale * (is_negative ? pair.minus : pair.plus);
+  Four four[kFours];
+  unsigned bits[kFours];
+  for (int f = 0; f < kFours; ++f) {
+    const int64_t at = tile.begin + (f * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    four[f] = FourAt(segment.buffer + at);
+    bits[f] = kAdd ? unsigned{segment.bits[at / 8]} >> (at % 8) : 0u;
   }
-};
+  for (int f = 0; f < kFours; ++f) {
+    const int64_t at = tile.begin + (f * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    for (int k = 0; k < 4; ++k) four[f].x[k] = apply(four[f].x[k], bits[f] >> k & 1u);
+    PutFour(segment.buffer + at, four[f]);
+  }
+}
 
 }  // namespace
 
@@ -123,10 +160,10 @@ void PackSigns(Table<SignSegment> table, SignMeans means, void* scratch, Stream 
   Launch(StoreMeans, table.count, kThreads, stream, table.segments, sums, means);
 }
 void SubtractBySign(Table<SignSegment> table, SignMeans means, Stream stream) {
-  LaunchForEach(table, stream, Subtract{means});
+  Launch(ApplyPair<false>, table.tiles, kThreads, stream, table.segments, table.count, means);
 }
 void AddBySign(Table<SignSegment> table, SignMeans means, Stream stream) {
-  LaunchForEach(table, stream, Add{means});
+  Launch(ApplyPair<true>, table.tiles, kThreads, stream, table.segments, table.count, means);
 }
 
 }  // namespace tw::kernels::device

@@ -21,7 +21,7 @@ struct SignSegment {
 
 // Bytes of scratch that PackSigns needs, aligned for doubles.
 constexpr int64_t SignScratch(int64_t tiles) {
-  return tiles * (kTile / 1024) * int64_t{sizeof(SignSums)};
+  return tiles * int64_t{sizeof(SignSums)};
 }
 
 // Performs the pending addition, writes the bits and the means. Two launches.

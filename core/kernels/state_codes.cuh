@@ -8,9 +8,9 @@
 
 #include <array>
 
-#include "core/kernels/launch.cuh"
 #include "core/kernels/state_codes.h"
 #include "core/kernels/state_codes_tables.h"
+#include "core/kernels/vectors.cuh"
 
 namespace tw::kernels::device {
 
@@ -164,38 +164,6 @@ struct Coder8 {
   __device__ static const Decades& Table() { return kDecades8[kSigned ? 0 : 1]; }
   float step_, base_;
 };
-
-// Elements [at, at + kEach) of a tensor; 0 beyond its end.
-template <int kEach>
-__device__ inline void LoadFloats(const float* from, int64_t at, int64_t numel,
-                                  float (&out)[kEach]) {
-  struct alignas(16) Four {
-    float x[4];
-  };
-  if (at + kEach <= numel && reinterpret_cast<uintptr_t>(from + at) % sizeof(Four) == 0) {
-    for (int i = 0; i < kEach; i += 4) {
-      const Four four = *reinterpret_cast<const Four*>(from + at + i);
-      for (int k = 0; k < 4; ++k) out[i + k] = four.x[k];
-    }
-    return;
-  }
-  for (int i = 0; i < kEach; ++i) out[i] = at + i < numel ? from[at + i] : 0.0f;
-}
-template <int kEach>
-__device__ inline void StoreFloats(float* to, int64_t at, int64_t numel, const float (&x)[kEach]) {
-  struct alignas(16) Four {
-    float x[4];
-  };
-  if (at + kEach <= numel && reinterpret_cast<uintptr_t>(to + at) % sizeof(Four) == 0) {
-    for (int i = 0; i < kEach; i += 4) {
-      *reinterpret_cast<Four*>(to + at + i) = {{x[i], x[i + 1], x[i + 2], x[i + 3]}};
-    }
-    return;
-  }
-  for (int i = 0; i < kEach; ++i) {
-    if (at + i < numel) to[at + i] = x[i];
-  }
-}
 
 // A moment of a block: a lane's numbers, 0 beyond the end.
 template <class Coder>

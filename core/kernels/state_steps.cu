@@ -1,6 +1,7 @@
 #include "core/kernels/state_steps_device.h"
 
 #include "core/kernels/state_codes.cuh"
+#include "core/kernels/state_whole_tiles.cuh"
 #include "core/kernels/step_access.cuh"
 
 namespace tw::kernels::device {
@@ -18,6 +19,10 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int64_t kBlock = int64_t{kEach} * kWarp;
   const Segment s = segments[SegmentOf(segments, count, blockIdx.x)];
   const AdamWCoefficients<float> c = *at;
+  if constexpr (std::is_same_v<MCoder, SignedCoder4> && std::is_same_v<VCoder, LinearCoder4>) {
+    __shared__ SignedCell cells[kCells];
+    if (IsWholeTile(s)) return StepWholeTile(s, c, cells);
+  }
   ForBlocks<kBlock>(s, [&](int64_t block) {
     const int64_t first = block * kBlock + LaneInWarp() * kEach;
     float p[kEach], g[kEach], m[kEach], v[kEach];

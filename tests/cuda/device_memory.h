@@ -80,7 +80,12 @@ class DeviceTest : public testing::Test {
   }
   template <class T>
   T* Upload(const std::vector<T>& values) {
-    T* out = AllocateOf<T>(values.size());
+    return UploadAt(values, 0);
+  }
+  // `offset` bytes behind an aligned address.
+  template <class T>
+  T* UploadAt(const std::vector<T>& values, size_t offset) {
+    T* out = reinterpret_cast<T*>(Allocate(values.size() * sizeof(T), offset));
     memory_->CopyIn(out, values.data(), values.size() * sizeof(T));
     return out;
   }

@@ -27,11 +27,22 @@ std::vector<Case> Cases() {
                      SpecOf(bits, 128, ScaleRule::kMaxAbs, stochastic)});
     }
   }
+  // Blocks of all shapes that lanes have: parts of a warp, whole ones, one to eight groups a lane.
+  for (const int64_t block : {8, 16, 24, 64, 136, 256, 264, 512, 1024, 1032, 2048}) {
+    out.push_back(
+        {"block" + std::to_string(block) + "bits4", SpecOf(4, block, ScaleRule::kMaxAbs, true)});
+    out.push_back(
+        {"block" + std::to_string(block) + "bits8", SpecOf(8, block, ScaleRule::kMaxAbs, false)});
+  }
   out.push_back({"mean", SpecOf(1, 64, ScaleRule::kMeanAbs, false)});
+  out.push_back({"meanwide", SpecOf(1, 1024, ScaleRule::kMeanAbs, false)});
+  out.push_back({"normshort", SpecOf(8, 24, ScaleRule::kL2Norm, true)});
   out.push_back({"norm", SpecOf(4, 2048, ScaleRule::kL2Norm, true)});
   out.push_back({"shortblock", SpecOf(3, 8, ScaleRule::kMaxAbs, true)});
   out.push_back({"largeblock", SpecOf(5, 2056, ScaleRule::kMaxAbs, true)});
   out.push_back({"largeblocknorm", SpecOf(8, 6000, ScaleRule::kL2Norm, false)});
+  out.push_back({"largeblockbit", SpecOf(1, 4096, ScaleRule::kMaxAbs, true)});
+  out.push_back({"wholemax", SpecOf(8, 0, ScaleRule::kMaxAbs, false)});
   out.push_back({"whole", SpecOf(4, 0, ScaleRule::kL2Norm, true)});
   out.push_back({"wholemean", SpecOf(1, 0, ScaleRule::kMeanAbs, false)});
   out.push_back({"trits", {2, 1, 0, ScaleRule::kMaxAbs, Packing::kTrits, true}});
@@ -68,12 +79,15 @@ TEST_P(DeviceQuantize, BodiesResidualsAndSumsHaveTheCpusBits) {
     const bool pending = k % 2 == 0;
     const kernels::QuantizeStream stream{77 + k, (uint64_t{1} << 32) - 700};
     std::vector<uint8_t> body(static_cast<size_t>(spec.BodyBytes(static_cast<int64_t>(n))));
-    segments.push_back({Upload(message), pending ? Upload(addend) : nullptr, -2.0f,
+    // Both aligned, one of them, none.
+    segments.push_back({UploadAt(message, 4 * (k / 4 % 2)),
+                        pending ? UploadAt(addend, 4 * (k / 8 % 2)) : nullptr, -2.0f,
                         Allocate(body.size(), k % 4), stream, static_cast<int64_t>(n)});
     kernels::Quantize({message, pending ? addend.data() : nullptr, -2.0f}, spec, stream,
                       body.data());
     std::vector<float> sum = RandomFloats(n, 7);
-    decodes.push_back({Upload(sum), 0.25f, segments.back().body, static_cast<int64_t>(n)});
+    decodes.push_back(
+        {UploadAt(sum, 4 * (k / 2 % 2)), 0.25f, segments.back().body, static_cast<int64_t>(n)});
     kernels::DequantizeAdd(body.data(), spec, 0.25f, sum);
     residuals.push_back(message);
     bodies.push_back(body);

@@ -16,7 +16,8 @@ class DeviceReduce : public DeviceTest {
   void Fill(const std::vector<size_t>& sizes) {
     for (const size_t n : sizes) {
       values_.push_back(RandomFloats(n, n + 5, 3.0f));
-      segments_.push_back({Upload(values_.back()), static_cast<int64_t>(n)});
+      const size_t offset = 4 * (values_.size() % 3);
+      segments_.push_back({UploadAt(values_.back(), offset), static_cast<int64_t>(n)});
     }
     table_ = TableOf(segments_);
     scratch_ = AllocateOf<double>(static_cast<size_t>(device::SumScratch(table_.tiles)));

@@ -18,16 +18,20 @@ TEST_P(DeviceSigns, BitsMeansResidualsAndSumsAreTheCpus) {
   std::vector<std::vector<float>> residuals, added;
   std::vector<std::vector<uint8_t>> bodies;
   const size_t header = 4 * static_cast<size_t>(means);
-  for (const size_t n : DeviceSizes()) {
+  std::vector<size_t> sizes = DeviceSizes();
+  sizes.insert(sizes.end(), {255, 257, 4096, 4096, 8192 + 1024, 12001, 12001});
+  for (size_t k = 0; k < sizes.size(); ++k) {
+    const size_t n = sizes[k], offset = 4 * (k % 3);  // of floats: aligned or not
     std::vector<float> x = n % 2 ? RandomFloats(n, n) : std::vector<float>(n, 1.5f);
     for (size_t i = 0; i < n; i += 9) x[i] = i % 2 ? 0.0f : -0.0f;
     const std::vector<float> addend = RandomFloats(n, n + 1, 0.5f);
-    const bool pending = n % 3 == 1;
+    const bool pending = n % 3 == 1;  // of 4096 and 12001 too
     uint8_t* body = Allocate(n ? header + kernels::SignBytes(n) : 0, n % 4);
-    segments.push_back({Upload(x), pending ? Upload(addend) : nullptr, 2.0f, body, body + header,
-                        static_cast<int64_t>(n)});
+    segments.push_back({UploadAt(x, offset), pending ? UploadAt(addend, 4 * (k % 2)) : nullptr,
+                        2.0f, body, body + header, static_cast<int64_t>(n)});
     std::vector<float> sum = RandomFloats(n, n + 2);
-    sums.push_back({Upload(sum), nullptr, 0.3f, body, body + header, static_cast<int64_t>(n)});
+    sums.push_back(
+        {UploadAt(sum, offset), nullptr, 0.3f, body, body + header, static_cast<int64_t>(n)});
     if (n == 0) {
       residuals.emplace_back(), added.emplace_back(), bodies.emplace_back();
       continue;

@@ -1,5 +1,9 @@
 #include "core/kernels/state_steps.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "core/kernels/state_codes_tables.h"
 #include "core/kernels/state_factor_device.h"
 #include "core/kernels/state_steps_device.h"
 #include "tests/core/kernels/sample_data.h"
@@ -94,6 +98,35 @@ TEST_F(DeviceStateSteps, HaveTheCpusParametersCodesAndScales) {
   ExpectSame(
       true, [](Parameter& x) { SgdmStep4(x.p, x.g, x.m.view(), kSgdm); },
       [&](auto table) { device::SgdmStep4(table, sgdm, stream()); });
+}
+
+// A whole tile whose new m are numbers around every border between codes, of both signs.
+TEST_F(DeviceStateSteps, FindTheCpusCodesAtTheirBorders) {
+  constexpr kernels::AdamWCoefficients<float> kReplace = {1, 1, 0, 1, 0, 1, 1e-2f, 1, 1e-8f};
+  const size_t n = device::kTile;
+  std::vector<float> numbers = {0, 1e-30f, 1e-42f, 0x1p-9f, 0x1p-10f, 1};
+  for (const float mid : kernels::MidpointsOf(Code4::kDeSigned)) numbers.push_back(std::fabs(mid));
+  for (const float mid : kernels::MidpointsOf(Code4::kLinear)) numbers.push_back(std::sqrt(mid));
+  Parameter x{RandomFloats(n, 1),
+              {},
+              Encoded(RandomFloats(n, 2), true, true),
+              Encoded(RandomFloats(n, 3), false, true)};
+  for (size_t i = 0; x.g.size() < n; ++i) {
+    const size_t of = i / 6 % numbers.size();
+    const float number = numbers[of], sign = i % 2 ? -1.0f : 1.0f;
+    const float near[] = {number, std::nextafter(number, 0.0f), std::nextafter(number, 2.0f)};
+    // Every block has a scale of 1.
+    x.g.push_back(x.g.size() % 128 == 77 ? 1.0f : sign * std::min(near[i / 2 % 3], 1.0f));
+  }
+  std::vector<device::CodedStepSegment> segments = {{Upload(x.p), Upload(x.g), Upload(x.m.codes),
+                                                     Upload(x.m.scales), Upload(x.v.codes),
+                                                     Upload(x.v.scales), static_cast<int64_t>(n)}};
+  device::AdamWStep4(TableOf(segments), Upload(std::vector{kReplace}), stream());
+  kernels::AdamWStep4(x.p, x.g, x.m.view(), x.v.view(), kReplace);
+  EXPECT_TRUE(SameBits(x.p, Download(segments[0].p, n)));
+  EXPECT_TRUE(SameBits(x.m.codes, Download(segments[0].m_codes, n / 2)));
+  EXPECT_TRUE(SameBits(x.v.codes, Download(segments[0].v_codes, n / 2)));
+  EXPECT_TRUE(SameBits(x.v.scales, Download(segments[0].v_scales, n / 128)));
 }
 
 // What optim/state/int4_rank1.cc and AdamW make of a matrix.

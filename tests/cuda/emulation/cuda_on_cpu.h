@@ -165,5 +165,10 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
 inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
 }
+inline float __fadd_ru(float a, float b) {  // rounds up
+  const double exact = double{a} + double{b};
+  const auto near = static_cast<float>(exact);
+  return near < exact ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
+}
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
