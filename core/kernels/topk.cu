@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/kernels/topk_select.cuh"
+#include "core/kernels/vectors.cuh"
 
 namespace tw::kernels::device {
 namespace {
@@ -135,9 +136,6 @@ __global__ void __launch_bounds__(kThreads) SetEdges(int count, Scratch scratch,
   selection.listed = selection.least = 0;
 }
 
-struct alignas(16) Four {
-  float x[4];
-};
 constexpr int kHeld = kTile / kThreads;  // elements of a tile that a thread holds
 
 // Where in its tile element h of a thread lies: kWide of them in a row, then those of the next
@@ -151,7 +149,7 @@ __device__ void LoadHeld(const float* from, int size, float* x) {
   for (int h = 0; h < kHeld; h += kWide) {
     const int place = PlaceOf<kWide>(h);
     if constexpr (kWide == 4) {
-      const Four four = *reinterpret_cast<const Four*>(from + place);
+      const Four four = FourAt(from + place);
       for (int c = 0; c < 4; ++c) x[h + c] = four.x[c];
     } else {
       x[h] = place < size ? from[place] : 0.0f;
@@ -165,7 +163,7 @@ __device__ void StoreHeld(float* to, int size, const float* x) {
     if constexpr (kWide == 4) {
       Four four;
       for (int c = 0; c < 4; ++c) four.x[c] = x[h + c];
-      *reinterpret_cast<Four*>(to + place) = four;
+      PutFour(to + place, four);
     } else {
       if (place < size) to[place] = x[h];
     }
@@ -205,8 +203,6 @@ __device__ List RoomFor(uint32_t total, const Scratch& scratch) {
   return {static_cast<uint32_t>(first), first + total <= scratch.room ? total : kWholeTile};
 }
 
-__device__ bool Aligned(const float* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; }
-
 // The additions and the list of a tile. Five blocks at a time: what they wait for keeps the memory
 // busy.
 __global__ void __launch_bounds__(kThreads, 5)
@@ -222,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, 5)
   const TileRange tile = RangeOf(segment, blockIdx.x);
   const int size = static_cast<int>(tile.end - tile.begin);
   float x[kHeld];
-  if (size == kTile && Aligned(segment.buffer) && Aligned(segment.addend)) {
+  if (size == kTile && IsAligned(segment.buffer) && IsAligned(segment.addend)) {
     AddAndHold<4>(segment, tile, x);
   } else {
     AddAndHold<1>(segment, tile, x);
