@@ -117,6 +117,7 @@ TEST_F(ChooseDevice, OneRankOnAGpuNeedsNoNccl) {
   ASSERT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
   EXPECT_EQ(opened, 1);
   EXPECT_NE(world_->device().memory, nullptr);
+  EXPECT_EQ(world_->device_number(), 0);
   EXPECT_NE(&world_->gradient_comm(), &world_->comm());
   EXPECT_EQ(&world_->gradient_comm().control(), &world_->comm());
   EXPECT_EQ(DeviceOf({{"Fake GPU"}, &module}, *world_).name, "Fake GPU");

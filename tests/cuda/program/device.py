@@ -23,12 +23,12 @@ TEXT = {"data.path": "synthetic", "data.context": "32", "data.val_fraction": "0.
 
 
 class OnDevice(harness.ProgramTest):
-    def run_on(self, device, ranks, run_dir, task, changes, expect=0):
+    def run_on(self, device, ranks, run_dir, task, changes, expect=0, env=None):
         program = harness.PROGRAM if device == "cpu" else EMULATED
         keys = {**COMMON, **task, **{name.replace("__", "."): str(value) for name, value in changes.items()}}
         words = [f"{key}={value}" for key, value in keys.items()]
         with harness.Job([harness.MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", str(ranks), program, "train", f"run.dir={run_dir}",
-                          f"train.device={device}", *words], self.folder) as job:
+                          f"train.device={device}", *words], self.folder, env=env or {}) as job:
             ended = job.wait(120)
         self.assertEqual(ended.code, expect, ended.err)
         return ended
@@ -90,6 +90,25 @@ class OnDevice(harness.ProgramTest):
         result = self.run_on("cpu", 2, "moved", PICTURES, run)
         self.assertRegex(result.err, "resumed after step 2")
         self.assertEqual(self.summary("moved")["params_hash"], self.summary("host")["params_hash"])
+
+    def test_each_rank_sees_one_gpu(self):
+        run = {"compressor__name": "topk", "feedback__name": "ef14"}
+        self.run_on("cuda", 2, "numbers", PICTURES, run)
+        there = self.run_on("auto", 2, "own", PICTURES, run, env={"EMULATED_GPUS": "own"})
+        self.assertIn("tensors on emulated GPU", there.err)
+        self.assertEqual(self.summary("own")["params_hash"], self.summary("numbers")["params_hash"])
+
+    def test_two_ranks_never_share_one(self):
+        alone = {"EMULATED_GPUS": "only-one"}
+        said = r"on \S+ ranks 0, 1 share GPU 0: start fewer ranks a host, or let each see a GPU of its own"
+        for backend in ("auto", "mpi"):
+            refused = self.run_on("cuda", 2, "none", PICTURES, {"comm__backend": backend}, expect=3, env=alone)
+            self.one_line(refused, "train.device = cuda: " + said + "; cpu works")
+        self.run_on("cpu", 2, "host", PICTURES, {})
+        there = self.run_on("auto", 2, "auto", PICTURES, {}, env=alone)
+        self.assertRegex(there.err, "train.device = auto: tensors lie in the host's memory; " + said)
+        self.assertNotIn("tensors on", there.err)
+        self.assertEqual(self.summary("auto")["params_hash"], self.summary("host")["params_hash"])
 
     def test_what_cannot_run_there_is_one_line(self):
         for needle, changes in ((r"planner.name = .lgreco. measures on the host; train.device = cpu works",

@@ -3,12 +3,17 @@
 // the gradients on, and what benches measure, is the program's own code with the kernels for GPUs.
 //
 //   emulated_program train device.toml train.device=cuda ...     as tightwire, with all its words
+//
+// EMULATED_GPUS="a b" in the environment: GPUs of these ids instead; "own": one that is the rank's.
 
+#include <cstdlib>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "launch/device_module.h"
 #include "launch/program.h"
+#include "launch/world.h"
 #include "tests/core/nn/device/emulated_tensors.h"
 #include "tests/cuda/emulation/emulated_device.h"
 
@@ -26,6 +31,18 @@ tw::StatusOr<tw::OpenedDevice> Open(int) {
   return opened;
 }
 
+std::vector<std::string> Ids() {
+  const char* const text = std::getenv("EMULATED_GPUS");
+  if (!text) return {};
+  if (std::string(text) == "own") {
+    return {"of rank " + std::to_string(tw::ReadLauncher().rank)};
+  }
+  std::istringstream in(text);
+  std::vector<std::string> ids;
+  for (std::string id; in >> id;) ids.push_back(id);
+  return ids;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -34,6 +51,7 @@ int main(int argc, char** argv) {
   const std::string word = tw::kEmulatedDevice.str();
   const tw::CudaModule module = {
       .nccl = "built without NCCL", .tensors = word.c_str(), .open_device = Open};
-  const tw::DeviceModule found{std::vector<std::string>(16, "emulated GPU"), &module, "", ""};
+  tw::DeviceModule found{.module = &module, .ids = Ids()};
+  found.devices.assign(found.ids.empty() ? 16 : found.ids.size(), "emulated GPU");
   return tw::ProgramMain(argc, argv, &found);
 }
