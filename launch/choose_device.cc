@@ -95,6 +95,11 @@ at::Device TensorDevice(const std::string& word, int number) {
 
 namespace {
 
+std::string HostCompressor(const std::string& name, const char* why) {
+  return "compressor.name = \"" + name + "\": " + why;
+}
+constexpr char kHostMerge[] = "compressor.merge = \"sparse\" adds lists on the host";
+
 // What a config asks for and only the host has; empty: nothing.
 std::string OnlyOnHosts(const Settings& s) {
   if (s.strategy != "sync") {
@@ -104,40 +109,67 @@ std::string OnlyOnHosts(const Settings& s) {
   return "";
 }
 
+// The same of its compressors: of each that is there, whether it comes to a parameter or not.
+std::string CompressesOnHosts(const Config& config) {
+  std::vector<ConfigSection> sections = config.array("compressor.rule");
+  sections.push_back(config.section("compressor"));
+  for (const ConfigSection& section : sections) {
+    const auto codec = Registry<Compressor>::Get().Make(section, "none");
+    if (!codec.ok()) continue;  // to be told with the rest of the config
+    if (const char* why = (*codec)->traits().host_only) {
+      return HostCompressor(section.GetString("name", "none"), why);
+    }
+    if (section.GetString("merge", "auto") == MergeName(Merge::kSparse)) return kHostMerge;
+  }
+  return "";
+}
+
 }  // namespace
 
-Status OpenChosenDevice(const Settings& settings, const DeviceModule& devices, World& world,
+bool InsistsOnDevice(const Settings& settings) {
+  return settings.train.device == "cuda" || settings.comm.backend == "nccl";
+}
+
+std::string HostNote(const std::string& why) {
+  return "train.device = auto: tensors lie in the host's memory; " + why;
+}
+
+Status OpenChosenDevice(const LoadedConfig& loaded, const DeviceModule& devices, World& world,
                         std::string* note) {
-  const TrainConfig& train = settings.train;
-  const CommConfig& comm = settings.comm;
-  const bool nccl = comm.backend == "nccl";
-  if (train.device == "cpu" && nccl) {
+  const TrainConfig& train = loaded.settings.train;
+  const CommConfig& comm = loaded.settings.comm;
+  if (train.device == "cpu" && comm.backend == "nccl") {
     return ConfigError(
         "comm.backend = nccl carries gradients between GPUs, and train.device = cpu keeps them in "
         "the host's memory: use mpi");
   }
   if (train.device == "cpu") return OkStatus();
-  const bool must = train.device == "cuda" || nccl;
-  const std::string only = must ? "" : OnlyOnHosts(settings);
-  std::string why = only;
-  if (only.empty()) {
+  const bool must = InsistsOnDevice(loaded.settings);
+  std::string why;
+  if (!must) why = OnlyOnHosts(loaded.settings);
+  if (!must && why.empty()) why = CompressesOnHosts(loaded.config);
+  bool none = false;
+  if (why.empty()) {
     TW_ASSIGN_OR_RETURN(why, AnyComplaint(world, WhyNot(devices)));
+    none = !why.empty();
   }
   int number = 0;
-  const bool none = !why.empty();
-  if (!none) {
+  if (why.empty()) {
     TW_ASSIGN_OR_RETURN(number, ChooseNumber(devices, world, &why));
   }
-  if (why.empty()) return world.OpenDevice(devices, number, comm.backend, comm.timeout_s);
+  if (why.empty()) {
+    const Status opened = world.OpenDevice(devices, number, comm.backend, comm.timeout_s);
+    const Fault fault = FaultOf(opened);
+    if (must || opened.ok() || fault == Fault::kPeer || fault == Fault::kBug) return opened;
+    why = std::string(opened.message());
+  }
   if (must) {
     const bool cuda = train.device == "cuda";
     return DataError(std::string(cuda ? "train.device = cuda" : "comm.backend = nccl") +
                      (none ? ": no GPU to use: " : ": ") + why +
                      (cuda ? "; cpu works" : "; mpi works"));
   }
-  if (!devices.devices.empty()) {
-    *note = "train.device = auto: tensors lie in the host's memory; " + why;
-  }
+  if (!devices.devices.empty()) *note = HostNote(why);
   return OkStatus();
 }
 
@@ -149,32 +181,35 @@ ChosenDevice DeviceOf(const DeviceModule& devices, const World& world) {
 }
 
 Status CheckOnDevice(const Settings& s, const Assembly& a, bool grouped) {
-  const std::string cpu = "; train.device = cpu works";
   if (s.comm.sums == "library" && grouped) {
     return ConfigError(
-        "comm.sums = \"library\" is a sum of all ranks, and comm.hierarchical has "
-        "groups of them: use comm.sums = \"auto\"");
+        "comm.sums = \"library\" is a sum of all ranks, and comm.hierarchical has groups of them");
   }
-  if (const std::string only = OnlyOnHosts(s); !only.empty()) return ConfigError(only + cpu);
+  if (const std::string only = OnlyOnHosts(s); !only.empty()) return ConfigError(only);
   for (const ParameterPlan& p : a.plan->parameters()) {
     if (p.spec.dtype == DType::kF64) {
-      return ConfigError("parameter " + p.spec.name + " is fp64, which no kernel on a GPU takes" +
-                         cpu);
+      return ConfigError("parameter " + p.spec.name + " is fp64, which no kernel on a GPU takes");
     }
     if (const char* why = p.route.codec->traits().host_only) {
-      return ConfigError("compressor.name = \"" + p.route.compressor + "\": " + why + cpu);
+      return ConfigError(HostCompressor(p.route.compressor, why));
     }
-    if (p.route.exchange->merge() == Merge::kSparse) {
-      return ConfigError("compressor.merge = \"sparse\" adds lists on the host" + cpu);
-    }
+    if (p.route.exchange->merge() == Merge::kSparse) return ConfigError(kHostMerge);
   }
   for (const ParameterPlan& p : a.plan->parameters()) {
     TensorSpec spec = p.spec;
     if (a.masters != Masters::kNone && spec.dtype == DType::kBF16) spec.dtype = DType::kF32;
-    const Status step = a.optimizer->CheckOnDevice(spec, a.treatments[spec.id]);
-    if (!step.ok()) return ConfigError(std::string(step.message()) + cpu);
+    TW_RETURN_IF_ERROR(a.optimizer->CheckOnDevice(spec, a.treatments[spec.id]));
   }
   return OkStatus();
+}
+
+Status RefusedOnDevice(const Settings& settings, const Status& why) {
+  std::string works = "train.device = cpu";
+  if (settings.comm.backend == "nccl") {
+    works =
+        settings.train.device == "cuda" ? works + " with comm.backend = mpi" : "comm.backend = mpi";
+  }
+  return ConfigError(std::string(why.message()) + "; " + works + " works");
 }
 
 }  // namespace tw

@@ -15,7 +15,6 @@
 namespace tw {
 namespace {
 
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -95,18 +94,18 @@ class DeviceRanks : public ::testing::Test {
     opened.clear();
     closed.clear();
     wired.clear();
-    settings_.comm.timeout_s = 60;
+    loaded_.settings.comm.timeout_s = 60;
   }
   // Every rank chooses; `seen` are the devices that rank sees.
   std::vector<Outcome> Choose(int ranks, int ranks_a_host, const std::string& device,
                               const Seen& seen) {
     std::vector<Outcome> outcomes(static_cast<size_t>(ranks));
-    settings_.train.device = device;
+    loaded_.settings.train.device = device;
     RunRanks(ranks, [&](Communicator& comm) {
       PlacedWorld world(comm, ranks_a_host);
       Outcome& out = outcomes[static_cast<size_t>(comm.rank())];
       const DeviceModule devices = seen(comm.rank());
-      out.status = OpenChosenDevice(settings_, devices, world, &out.note);
+      out.status = OpenChosenDevice(loaded_, devices, world, &out.note);
       out.number = world.device_number();
       EXPECT_EQ(world.device().memory != nullptr, out.number >= 0);
       EXPECT_EQ(&world.gradient_comm() != &comm, out.number >= 0);
@@ -119,7 +118,7 @@ class DeviceRanks : public ::testing::Test {
     EXPECT_EQ(opened, closed);
     return outcomes;
   }
-  Settings settings_;
+  LoadedConfig loaded_;
 };
 
 std::vector<int> Numbers(const std::vector<Outcome>& outcomes) {
@@ -165,7 +164,7 @@ TEST_F(DeviceRanks, WhatIsTooOldIsPassedOver) {
 TEST_F(DeviceRanks, TheWireAndTheQueuesAreOfThatNumber) {
   CudaModule module = kModule;
   module.make_nccl = MakeSplit;
-  settings_.comm.backend = "nccl";
+  loaded_.settings.comm.backend = "nccl";
   const auto outcomes = Choose(2, 2, "auto", [&](int) {
     DeviceModule devices = Machine({"a", "b"});
     devices.module = &module;
@@ -219,7 +218,7 @@ TEST_F(DeviceRanks, NoTwoRanksShareOne) {
       EXPECT_THAT(o.note, HasSubstr(c.said + kWhatToDo));
     }
     for (const char* backend : {"auto", "mpi"}) {
-      settings_.comm.backend = backend;
+      loaded_.settings.comm.backend = backend;
       for (const Outcome& o : Choose(c.ranks, c.ranks_a_host, "cuda", c.seen)) {
         EXPECT_EQ(ExitCode(o.status), 3);
         EXPECT_THAT(std::string(o.status.message()), HasSubstr("train.device = cuda: "));
@@ -232,7 +231,7 @@ TEST_F(DeviceRanks, NoTwoRanksShareOne) {
 }
 
 TEST_F(DeviceRanks, NcclInsistsToo) {
-  settings_.comm.backend = "nccl";
+  loaded_.settings.comm.backend = "nccl";
   for (const Outcome& o : Choose(2, 2, "auto", [](int) { return Machine({"a"}); })) {
     EXPECT_EQ(ExitCode(o.status), 3);
     EXPECT_THAT(std::string(o.status.message()), HasSubstr("share GPU 0"));
@@ -270,6 +269,28 @@ TEST_F(DeviceRanks, OneWithoutKeepsAllOnTheHost) {
     EXPECT_THAT(std::string(o.status.message()), HasSubstr("module not built; cpu works"));
   }
   EXPECT_TRUE(opened.empty());
+}
+
+TEST_F(DeviceRanks, OneThatDoesNotStartKeepsAllOnTheHost) {
+  CudaModule module = kModule;
+  module.open_device = OpenAllButOne;
+  const Seen seen = [&](int) {
+    DeviceModule devices = Machine({"a", "b", "c"});
+    devices.module = &module;
+    return devices;
+  };
+  for (const Outcome& o : Choose(3, 3, "auto", seen)) {
+    EXPECT_TRUE(o.status.ok());
+    EXPECT_EQ(o.number, -1);
+    EXPECT_EQ(
+        o.note,
+        "train.device = auto: tensors lie in the host's memory; rank 1: GPU 1 does not start");
+  }
+  EXPECT_EQ(closed, (std::multiset<int>{0, 2}));
+  for (const Outcome& o : Choose(3, 3, "cuda", seen)) {
+    EXPECT_EQ(ExitCode(o.status), 3);
+    EXPECT_EQ(o.status.message(), "rank 1: GPU 1 does not start");
+  }
 }
 
 }  // namespace

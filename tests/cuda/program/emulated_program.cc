@@ -5,6 +5,7 @@
 //   emulated_program train device.toml train.device=cuda ...     as tightwire, with all its words
 //
 // EMULATED_GPUS="a b" in the environment: GPUs of these ids instead; "own": one that is the rank's.
+// EMULATED_FAULT=1: GPU 1 does not start. optimizer.state = "two_passes": one for hosts only.
 
 #include <cstdlib>
 #include <sstream>
@@ -14,13 +15,15 @@
 #include "launch/device_module.h"
 #include "launch/program.h"
 #include "launch/world.h"
+#include "optim/state/fp32.h"
 #include "tests/core/nn/device/emulated_tensors.h"
 #include "tests/cuda/emulation/emulated_device.h"
 
 namespace {
 
 // As launch/cuda/cuda_module.cc does.
-tw::StatusOr<tw::OpenedDevice> Open(int) {
+tw::StatusOr<tw::OpenedDevice> Open(int number) {
+  if (number == 1 && std::getenv("EMULATED_FAULT")) return tw::DataError("GPU 1 does not start");
   using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
   TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(0));
@@ -30,6 +33,26 @@ tw::StatusOr<tw::OpenedDevice> Open(int) {
                       tw::kernels::MakeDeviceQueue({0, QueueStream::kOwn, opened.memory.get()}));
   return opened;
 }
+
+// The numbers of fp32, which want to be seen twice; no optimizer has a step for that on a device.
+class TwoPasses : public tw::StateCodec {
+ public:
+  const char* name() const override { return "two_passes"; }
+  std::vector<tw::StateSlotSpec> Slots(tw::MomentKind kind,
+                                       const tw::TensorSpec& spec) const override {
+    return tw::Fp32States().Slots(kind, spec);
+  }
+  void Decode(const tw::MomentState& state, int64_t first, std::span<float> out) const override {
+    tw::Fp32States().Decode(state, first, out);
+  }
+  void Encode(const tw::MomentState& state, int64_t first,
+              std::span<const float> x) const override {
+    tw::Fp32States().Encode(state, first, x);
+  }
+  tw::StatePasses passes(tw::MomentKind kind, const tw::TensorSpec&) const override {
+    return kind == tw::MomentKind::kSquare ? tw::StatePasses::kScalesFirst : tw::StatePasses::kOne;
+  }
+};
 
 std::vector<std::string> Ids() {
   const char* const text = std::getenv("EMULATED_GPUS");
@@ -44,6 +67,13 @@ std::vector<std::string> Ids() {
 }
 
 }  // namespace
+
+namespace tw {
+StatusOr<std::unique_ptr<StateCodec>> CreateTwoPasses(const NoConfig&) {
+  return std::make_unique<TwoPasses>();
+}
+TW_REGISTER(StateCodec, two_passes, 0, NoConfig, CreateTwoPasses, "for tests");
+}  // namespace tw
 
 int main(int argc, char** argv) {
   const tw::EmulatedTensors tensors;
