@@ -22,9 +22,10 @@ StatusOr<std::unique_ptr<BenchDevice>> BenchDevice::Open(const std::string& word
     const Status torch = LoadTorchCuda();
     if (!torch.ok()) return DataError(setting + std::string(torch.message()));
   }
-  TW_ASSIGN_OR_RETURN(device->opened_, found.module->open_device(0));
-  device->name_ = found.devices[0];
-  device->tensors_ = TensorDevice(found.module->tensors, 0);
+  const int number = found.usable().front();
+  TW_ASSIGN_OR_RETURN(device->opened_, found.module->open_device(number));
+  device->name_ = found.devices[static_cast<size_t>(number)];
+  device->tensors_ = TensorDevice(found.module->tensors, number);
   device->for_tensors_ = tensors;
   if (tensors) SetTensorQueue(device->queue());
   return device;

@@ -153,7 +153,8 @@ class Stepper {
     auto s = std::make_unique<Stepper>(loaded.settings, world, tensors);
     TW_ASSIGN_OR_RETURN(s->assembly_, Assemble(loaded, 0, 1, 0, tensors));
     if (world.device().memory) {
-      TW_RETURN_IF_ERROR(CheckOnDevice(loaded.settings, *s->assembly_, /*grouped=*/false));
+      TW_RETURN_IF_ERROR(Annotate(CheckOnDevice(loaded.settings, *s->assembly_, /*grouped=*/false),
+                                  "bench.device = cuda"));
     }
     if (reduced) {
       s->reducer_ = std::make_unique<GradientReducer>(
@@ -374,7 +375,7 @@ Status RunBenchStep(const std::vector<std::string>& arguments, bool json, std::o
   TW_ASSIGN_OR_RETURN(const auto world, World::Open("thread", 60));
   const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
   std::string note;
-  TW_RETURN_IF_ERROR(OpenChosenDevice(loaded.settings, found, *world, &note));
+  TW_RETURN_IF_ERROR(OpenChosenDevice(loaded, found, *world, &note));
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, loaded.settings.train.threads)));
   SetTensorQueue(world->device().training);
   const Status status = Compare(bench, loaded, *world, DeviceOf(found, *world), json, out);

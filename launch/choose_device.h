@@ -11,11 +11,17 @@
 namespace tw {
 
 // Opens the device that train.device and comm.backend ask for, or none; LibTorch's part of it is
-// loaded. auto: GPUs when each rank has one of its own, everything needed is there, and strategy,
-// planner and merge work there, else the host's memory; *note says why where there are GPUs and
-// they are not used. Collective; the same verdict on all ranks.
-Status OpenChosenDevice(const Settings& settings, const DeviceModule& devices, World& world,
+// loaded. auto: GPUs when each rank has one of its own that opens, everything needed is there, and
+// strategy, planner and compressors work there, else the host's memory; *note says why where there
+// are GPUs and they are not used. Which GPU a rank takes: docs/guide.md. Collective; the same
+// verdict on all ranks.
+Status OpenChosenDevice(const LoadedConfig& loaded, const DeviceModule& devices, World& world,
                         std::string* note);
+
+// Whether the host's memory will not do.
+bool InsistsOnDevice(const Settings& settings);
+// The line about GPUs that are not used.
+std::string HostNote(const std::string& why);
 
 // Where a run's tensors are.
 struct ChosenDevice {
@@ -27,8 +33,10 @@ at::Device TensorDevice(const std::string& word, int number);
 // What OpenChosenDevice has chosen.
 ChosenDevice DeviceOf(const DeviceModule& devices, const World& world);
 
-// ConfigError in one line about the first thing of a run that does not work on a device. `grouped`:
-// ranks of a group sum among themselves first.
+// ConfigError about the first thing of a run that does not work on a device. `grouped`: ranks of a
+// group sum among themselves first.
 Status CheckOnDevice(const Settings& settings, const Assembly& assembly, bool grouped);
+// The same as the line that ends a run: what works instead is added.
+Status RefusedOnDevice(const Settings& settings, const Status& why);
 
 }  // namespace tw

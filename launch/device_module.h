@@ -14,12 +14,25 @@ struct DeviceModuleOptions {
   std::string module;  // empty: libtightwire_cuda.so beside the library (or program) this is in
 };
 
-// What was found. Without a device nothing of the module is loaded.
+// CUDA's compute capability; below 8.0 there are no kernels here.
+struct DeviceCapability {
+  int major = 0, minor = 0;
+};
+std::string ToString(const DeviceCapability& capability);  // "9.0"
+
+// What was found. Without a usable device nothing of the module is loaded.
 struct DeviceModule {
   std::vector<std::string> devices;  // names, in CUDA's order
   const CudaModule* module = nullptr;
   std::string reason;  // why module is null: "no driver: libcuda.so.1 not found"
   std::string path;    // of the module that was, or would have been, loaded
+  // Both as `devices`, or empty where the driver does not say. An id is the device's own, whatever
+  // number a process sees it as: "4a2c8d10-...", as nvidia-smi writes it.
+  std::vector<std::string> ids;
+  std::vector<DeviceCapability> capabilities;
+
+  bool usable(size_t number) const;
+  std::vector<int> usable() const;  // their numbers
 };
 
 // What is loaded stays loaded. Thread safe.

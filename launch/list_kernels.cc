@@ -1,11 +1,12 @@
 #include "launch/list_kernels.h"
 
+#include <algorithm>
 #include <iomanip>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "core/kernels/simd_target.h"
 
@@ -27,15 +28,38 @@ std::string Joined(const std::vector<std::string>& words) {
   return out;
 }
 
-// "NVIDIA H200", "2 x NVIDIA H200, NVIDIA A100".
-std::string DeviceNames(const std::vector<std::string>& devices) {
-  std::map<std::string, int> counts;
-  for (const std::string& name : devices) ++counts[name];
-  std::vector<std::string> parts;
-  for (const auto& [name, count] : counts) {
-    parts.push_back((count > 1 ? std::to_string(count) + " x " : "") + name);
+// "GPU 0, 1: NVIDIA H200 (9.0), GPU 2: Tesla T4 (7.5, not used)".
+std::string DeviceNames(const DeviceModule& devices) {
+  std::vector<std::pair<std::string, std::string>> groups;  // what it is, numbers
+  for (size_t i = 0; i < devices.devices.size(); ++i) {
+    std::string is = devices.devices[i];
+    if (!devices.capabilities.empty()) {
+      is += " (" + ToString(devices.capabilities[i]) + (devices.usable(i) ? ")" : ", not used)");
+    }
+    const std::string number = std::to_string(i);
+    const auto same =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == is; });
+    if (same == groups.end()) {
+      groups.emplace_back(is, number);
+    } else {
+      same->second += ", " + number;
+    }
   }
+  std::vector<std::string> parts;
+  for (const auto& [is, numbers] : groups) parts.push_back("GPU " + numbers + ": " + is);
   return Joined(parts);
+}
+
+Json DeviceRows(const DeviceModule& devices) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < devices.devices.size(); ++i) {
+    Json row = {{"number", i}, {"name", devices.devices[i]}};
+    if (!devices.capabilities.empty()) row["capability"] = ToString(devices.capabilities[i]);
+    if (!devices.ids.empty()) row["id"] = devices.ids[i];
+    row["usable"] = devices.usable(i);
+    rows.push_back(row);
+  }
+  return rows;
 }
 
 struct KernelRow {
@@ -52,14 +76,15 @@ void ListKernels(const DeviceModule& devices, bool json, std::ostream& out) {
        kernels::SimdTarget() + " now; offered: " + Joined(kernels::SimdTargets()),
        {{"runs", true}, {"target", kernels::SimdTarget()}, {"offered", kernels::SimdTargets()}}});
   const CudaModule* module = devices.module;
+  const std::string names = DeviceNames(devices);
   std::string cuda = "not here: " + devices.reason;
-  if (module) {
-    cuda = DeviceNames(devices.devices) + "; " + module->built_by + "; " + module->nccl;
-  }
-  rows.push_back(
-      {"cuda",
-       cuda,
-       {{"runs", module != nullptr}, {"devices", devices.devices}, {"reason", devices.reason}}});
+  if (!devices.usable().empty()) cuda += "; " + names;
+  if (module) cuda = names + "; " + module->built_by + "; " + module->nccl;
+  rows.push_back({"cuda",
+                  cuda,
+                  {{"runs", module != nullptr},
+                   {"devices", DeviceRows(devices)},
+                   {"reason", devices.reason}}});
   const std::set<std::string> on_cpu = Words(TW_CPU_KERNELS);
   const std::set<std::string> on_cuda = Words(module ? module->kernels : "");
   std::set<std::string> all = on_cpu;

@@ -115,11 +115,15 @@ struct TrainRun {
   std::unique_ptr<Assembly> assembly;
   FolderLock lock;  // rank 0's
   ChosenDevice device;
+  std::string device_note;
 
   bool on_device() const { return !device.name.empty(); }
 
   // Rank 0's clock and disk decide for all. *finished: see FinishedLine.
   Status ChooseFolder(std::string* finished);
+  // The objects of the run. Where the device cannot do something of it and auto chose the device,
+  // that is closed and all begins again on the host.
+  Status Build();
   // Data, model and plan, then the run folder: what is refused leaves none behind.
   Status Prepare();
   Status Go();
@@ -136,6 +140,31 @@ Status TrainRun::ChooseFolder(std::string* finished) {
   return OkStatus();
 }
 
+Status TrainRun::Build() {
+  const Settings& s = loaded->settings;
+  const int rank = world->rank(), size = world->size();
+  const auto assemble = [&]() -> Status {
+    auto made = Assemble(*loaded, rank, size, grouping.exchanging(size), device.tensors);
+    TW_RETURN_IF_ERROR(world->AgreeOn(made.status()));
+    assembly = std::move(made).value();
+    return OkStatus();
+  };
+  TW_RETURN_IF_ERROR(assemble());
+  if (!on_device()) return OkStatus();
+  Status works = CheckOnDevice(s, *assembly, !grouping.group_of.empty());
+  const bool must = InsistsOnDevice(s);
+  if (!works.ok() && must) works = RefusedOnDevice(s, works);
+  const Status all = world->AgreeOn(works);
+  if (all.ok() || must || FaultOf(all) == Fault::kPeer) return all;
+  device_note = HostNote(std::string(works.ok() ? all.message() : works.message()));
+  TW_RETURN_IF_ERROR(world->AgreeOn(world->device().training->Wait()));
+  assembly.reset();
+  device = {};
+  SetTensorQueue(nullptr);
+  world->CloseDevice();
+  return assemble();
+}
+
 Status TrainRun::Prepare() {
   std::vector<int64_t> hosts;
   TW_RETURN_IF_ERROR(world->lane().Run([&]() -> Status {
@@ -145,14 +174,7 @@ Status TrainRun::Prepare() {
   auto groups = ChooseGrouping(loaded->settings, hosts);
   TW_RETURN_IF_ERROR(world->AgreeOn(groups.status()));
   grouping = std::move(groups).value();
-  auto assembled = Assemble(*loaded, world->rank(), world->size(),
-                            grouping.exchanging(world->size()), device.tensors);
-  if (assembled.ok() && on_device()) {
-    const Status works = CheckOnDevice(loaded->settings, **assembled, !grouping.group_of.empty());
-    if (!works.ok()) assembled = works;
-  }
-  TW_RETURN_IF_ERROR(world->AgreeOn(assembled.status()));
-  assembly = std::move(assembled).value();
+  TW_RETURN_IF_ERROR(Build());
   Status made;
   if (world->rank() == 0) {
     auto toml = EffectiveToml(loaded->config, loaded->settings);
@@ -378,16 +400,15 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
 
   // What every rank must have before the first step; a failure here is one line on one rank and a
   // clean end of all.
-  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock(), {}};
+  TrainRun run{&world, nullptr, "", {}, nullptr, FolderLock(), {}, ""};
   Status ready = world.AgreeOn(loaded.status());
   if (ready.ok()) {
     run.loaded = &*loaded;
     ready = AgreeOnConfig(world, loaded->shared);
   }
-  std::string device_note;
   if (ready.ok()) {
     const DeviceModule& found = devices ? *devices : ThisMachinesDevices();
-    ready = OpenChosenDevice(loaded->settings, found, world, &device_note);
+    ready = OpenChosenDevice(*loaded, found, world, &run.device_note);
     run.device = DeviceOf(found, world);
     if (world.device().training) SetTensorQueue(world.device().training);
   }
@@ -411,7 +432,7 @@ Status RunTrain(const std::string& config, const std::vector<std::string>& overr
   std::error_code ignored;
   std::filesystem::create_directories(run.run_dir, ignored);  // hosts without a shared disk
   OpenLog(run.run_dir, world.rank());
-  if (!device_note.empty()) LogInfo(device_note);
+  if (!run.device_note.empty()) LogInfo(run.device_note);
   const Status status = CatchTorch([&] { return run.Go(); });
   if (!status.ok()) {
     FlushLog();

@@ -98,9 +98,8 @@ StatusOr<std::unique_ptr<World>> World::Open(const std::string& backend, double 
   return std::make_unique<MpiWorld>(std::move(session), concurrent_buckets);
 }
 
-Status World::OpenDevice(const DeviceModule& devices, const std::string& backend,
+Status World::OpenDevice(const DeviceModule& devices, int number, const std::string& backend,
                          double timeout_s) {
-  const int count = static_cast<int>(devices.devices.size());
   const CudaModule* const module = devices.module;
   Status mine;
   if (!module) {
@@ -108,36 +107,46 @@ Status World::OpenDevice(const DeviceModule& devices, const std::string& backend
   } else if (backend == "nccl" && !module->make_nccl) {
     mine = DataError("comm.backend = nccl: the module was " + std::string(module->nccl) +
                      "; mpi works");
-  } else if (local_rank() >= count) {
-    mine = DataError(std::to_string(local_size()) + " ranks on " + host() + ", which has " +
-                     std::to_string(count) + (count == 1 ? " GPU" : " GPUs") +
-                     "; one a rank is needed");
   } else {
-    auto opened = module->open_device(local_rank());
+    auto opened = module->open_device(number);
     mine = opened.status();
     if (opened.ok()) opened_ = std::move(*opened);
   }
-  const Status all = AgreeOn(mine);
-  if (!all.ok()) LetGoOfDevice();
-  TW_RETURN_IF_ERROR(all);
-  lane_->UseDevice(opened_.lane.get());
-  const bool nccl = backend == "nccl" || (backend != "mpi" && size() > 1 && module->make_nccl);
-  if (!nccl) {
-    device_comm_ = MakeStagedCommunicator(comm(), *opened_.lane);
-    return OkStatus();
+  Status all = AgreeOn(mine);
+  const bool nccl =
+      all.ok() && (backend == "nccl" || (backend != "mpi" && size() > 1 && module->make_nccl));
+  if (all.ok()) {
+    device_number_ = number;
+    lane_->UseDevice(opened_.lane.get());
   }
-  Status status;
-  TW_RETURN_IF_ERROR(lane_->Run([&] {
-    auto made = module->make_nccl({.device = local_rank(),
-                                   .timeout_s = timeout_s,
-                                   .same_order = concurrent_buckets_ == 1,
-                                   .producer = opened_.lane_stream},
-                                  comm());
-    status = made.status();
-    if (made.ok()) device_comm_ = std::move(*made);
-    return OkStatus();
-  }));
-  return AgreeOn(status);
+  if (nccl) {
+    Status status;
+    all = lane_->Run([&] {
+      auto made = module->make_nccl({.device = number,
+                                     .timeout_s = timeout_s,
+                                     .same_order = concurrent_buckets_ == 1,
+                                     .producer = opened_.lane_stream},
+                                    comm());
+      status = made.status();
+      if (made.ok()) device_comm_ = std::move(*made);
+      return OkStatus();
+    });
+    if (all.ok()) all = AgreeOn(status);
+  } else if (all.ok()) {
+    device_comm_ = MakeStagedCommunicator(comm(), *opened_.lane);
+  }
+  // A job that ends by a peer's fault waits for nothing.
+  if (!all.ok() && FaultOf(all) != Fault::kPeer) CloseDevice();
+  return all;
+}
+
+// Queues free memory of the device's: it goes last, as in OpenedDevice's destructor, and not first,
+// as it would when `{}` is assigned.
+void World::CloseDevice() {
+  if (lane_) lane_->UseDevice(nullptr);
+  device_comm_.reset();
+  device_number_ = -1;
+  const OpenedDevice gone = std::exchange(opened_, {});
 }
 
 RunDevice World::device() const {
@@ -146,13 +155,8 @@ RunDevice World::device() const {
 
 void World::CloseLane() {
   lane_.reset();
-  device_comm_.reset();
-  LetGoOfDevice();
+  CloseDevice();
 }
-
-// Queues free memory of the device's: it goes last, as in OpenedDevice's destructor, and not first,
-// as it would when `{}` is assigned.
-void World::LetGoOfDevice() { const OpenedDevice gone = std::exchange(opened_, {}); }
 
 int DefaultThreads(int ranks_here) {
   const int asked = EnvInt("OMP_NUM_THREADS", 0);

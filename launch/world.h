@@ -29,13 +29,18 @@ class World {
   virtual ~World() = default;
 
   virtual Communicator& comm() = 0;
-  // Takes the GPU of this rank's place on its host; the lane works on it from here on. Gradients
-  // then travel by NCCL, or with `backend` mpi, and with auto where one rank is all there are or
-  // the module has no NCCL, by comm() behind pinned memory. Collective; after an error, a DataError
-  // on every rank when one has no such GPU, there is none.
-  Status OpenDevice(const DeviceModule& devices, const std::string& backend, double timeout_s);
+  // Takes GPU `number` of `devices`, which no other rank has; the lane works on it from here on.
+  // Gradients then travel by NCCL, or with `backend` mpi, and with auto where one rank is all there
+  // are or the module has no NCCL, by comm() behind pinned memory. Collective; after an error, the
+  // same on every rank, there is none (after kPeer the job has to end).
+  Status OpenDevice(const DeviceModule& devices, int number, const std::string& backend,
+                    double timeout_s);
+  // What OpenDevice has opened, if anything. REQUIRES: nothing that lies on it is left, and nothing
+  // is under way.
+  void CloseDevice();
   // All null without a device.
   RunDevice device() const;
+  int device_number() const { return device_number_; }  // of the machine's; -1 without a device
   // What gradients travel by: comm(), or what carries memory of the device beside it.
   Communicator& gradient_comm() { return device_comm_ ? *device_comm_ : comm(); }
   virtual int local_rank() const = 0;
@@ -58,10 +63,10 @@ class World {
         lane_(std::make_unique<Lane>(concurrent_buckets)) {}
   // The lane first, then what it worked with.
   void CloseLane();
-  void LetGoOfDevice();
 
   const int concurrent_buckets_;
   OpenedDevice opened_;
+  int device_number_ = -1;
   std::unique_ptr<Communicator> device_comm_;
   std::unique_ptr<Lane> lane_;
 };

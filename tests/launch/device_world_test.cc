@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "comm/thread_communicator.h"
 #include "launch/choose_device.h"
 #include "tests/comm/slow_queue.h"
@@ -61,15 +63,15 @@ class ChooseDevice : public ::testing::Test {
     auto world = World::Open(backend, 5);
     TW_CHECK_OK(world);
     world_ = std::move(*world);
-    settings_.train.device = device;
-    settings_.comm.backend = backend;
-    settings_.comm.timeout_s = 5;
-    return OpenChosenDevice(settings_, devices, *world_, &note_);
+    loaded_.settings.train.device = device;
+    loaded_.settings.comm.backend = backend;
+    loaded_.settings.comm.timeout_s = 5;
+    return OpenChosenDevice(loaded_, devices, *world_, &note_);
   }
   void TearDown() override {
     if (world_) world_->Close();
   }
-  Settings settings_;
+  LoadedConfig loaded_;
   std::unique_ptr<World> world_;
   std::string note_;
 };
@@ -91,13 +93,57 @@ TEST_F(ChooseDevice, AutoSaysWhyAGpuIsNotUsed) {
 
 TEST_F(ChooseDevice, AutoLeavesToTheHostWhatOnlyItCan) {
   const CudaModule module = Module();
-  settings_.strategy = "diloco";
+  const std::string topk = "compressor.name=topk";
+  const std::pair<std::vector<std::string>, std::string> cases[] = {
+      {{"strategy.name=diloco"}, "strategy.name = \"diloco\" moves tensors on the host"},
+      {{"planner.name=lgreco", "compressor.name=powersgd"},
+       "planner.name = \"lgreco\" measures on the host"},
+      {{topk, "compressor.entropy=zstd"}, "compressor.name = \"topk\": zstd works on the host"},
+      {{topk, "compressor.merge=sparse"}, "compressor.merge = \"sparse\" adds lists on the host"}};
+  opened = 0;
+  for (const auto& [words, why] : cases) {
+    auto loaded = LoadedConfig::Load("", words);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    loaded_ = *loaded;
+    EXPECT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+    EXPECT_EQ(world_->device().memory, nullptr);
+    EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; " + why);
+    EXPECT_TRUE(Choose("auto", "auto", kNoGpu).ok());
+  }
+  EXPECT_EQ(opened, 0);
+  loaded_ = *LoadedConfig::Load("", {topk});
+  EXPECT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+  EXPECT_EQ(opened, 1);
+}
+
+TEST_F(ChooseDevice, ARuleMayBeForHosts) {
+  const CudaModule module = Module();
+  const std::string path = ::testing::TempDir() + "/rule_for_hosts.toml";
+  std::ofstream(path) << "[compressor]\nname = \"topk\"\n[[compressor.rule]]\nmatch = \"*\"\n"
+                         "name = \"topk\"\nentropy = \"zstd\"\n";
+  auto loaded = LoadedConfig::Load(path, {});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  loaded_ = *loaded;
   EXPECT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
   EXPECT_EQ(world_->device().memory, nullptr);
-  EXPECT_EQ(
-      note_,
-      "train.device = auto: tensors lie in the host's memory; strategy.name = \"diloco\" moves "
-      "tensors on the host");
+  EXPECT_THAT(note_, HasSubstr("zstd works on the host"));
+}
+
+TEST_F(ChooseDevice, WhatWorksInsteadDependsOnTheWire) {
+  const Status why = ConfigError("this has no step there");
+  Settings s;
+  s.train.device = "cuda";
+  EXPECT_TRUE(InsistsOnDevice(s));
+  EXPECT_EQ(Message(RefusedOnDevice(s, why)), "this has no step there; train.device = cpu works");
+  EXPECT_EQ(ExitCode(RefusedOnDevice(s, why)), 2);
+  s.comm.backend = "nccl";
+  EXPECT_EQ(Message(RefusedOnDevice(s, why)),
+            "this has no step there; train.device = cpu with comm.backend = mpi works");
+  s.train.device = "auto";
+  EXPECT_TRUE(InsistsOnDevice(s));
+  EXPECT_EQ(Message(RefusedOnDevice(s, why)), "this has no step there; comm.backend = mpi works");
+  s.comm.backend = "mpi";
+  EXPECT_FALSE(InsistsOnDevice(s));
 }
 
 TEST_F(ChooseDevice, WhoInsistsIsToldInOneLine) {
@@ -117,6 +163,7 @@ TEST_F(ChooseDevice, OneRankOnAGpuNeedsNoNccl) {
   ASSERT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
   EXPECT_EQ(opened, 1);
   EXPECT_NE(world_->device().memory, nullptr);
+  EXPECT_EQ(world_->device_number(), 0);
   EXPECT_NE(&world_->gradient_comm(), &world_->comm());
   EXPECT_EQ(&world_->gradient_comm().control(), &world_->comm());
   EXPECT_EQ(DeviceOf({{"Fake GPU"}, &module}, *world_).name, "Fake GPU");
@@ -178,6 +225,47 @@ TEST_F(ChooseDevice, WhatDoesNotStartIsOneLine) {
   module.open_device = OpenBroken;
   EXPECT_EQ(Message(Choose("cuda", "auto", {{"Fake GPU"}, &module})), "GPU 0 does not start");
   EXPECT_EQ(world_->device().memory, nullptr);
+}
+
+TEST_F(ChooseDevice, AutoTakesTheHostWhereTheDeviceDoesNotStart) {
+  CudaModule module = Module();
+  module.open_device = OpenBroken;
+  EXPECT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+  EXPECT_EQ(world_->device().memory, nullptr);
+  EXPECT_EQ(world_->device_number(), -1);
+  EXPECT_EQ(&world_->gradient_comm(), &world_->comm());
+  EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; GPU 0 does not start");
+  module.open_device = [](int) -> StatusOr<OpenedDevice> { return BugError("ours"); };
+  EXPECT_EQ(ExitCode(Choose("auto", "auto", {{"Fake GPU"}, &module})), 70);
+}
+
+TEST_F(ChooseDevice, AClosedDeviceLeavesTheLaneAtWork) {
+  CudaModule module = Module();
+  module.open_device = [](int) -> StatusOr<OpenedDevice> {
+    OpenedDevice out;
+    out.memory = std::make_unique<NotedMemory>(&memory_there);
+    out.training = std::make_unique<NotedQueue>();
+    out.lane = std::make_unique<NotedQueue>();
+    return out;
+  };
+  ASSERT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
+  const auto queue_of_lane = [&] {
+    DeviceQueue* queue = nullptr;
+    TW_CHECK_OK(world_->lane().Run([&] {
+      queue = CurrentQueue();
+      return OkStatus();
+    }));
+    return queue;
+  };
+  EXPECT_EQ(queue_of_lane(), world_->device().lane);
+  EXPECT_NE(queue_of_lane(), nullptr);
+  world_->CloseDevice();
+  EXPECT_FALSE(memory_there);
+  EXPECT_EQ(queue_of_lane(), nullptr);
+  EXPECT_EQ(world_->device().training, nullptr);
+  EXPECT_EQ(world_->device_number(), -1);
+  EXPECT_EQ(&world_->gradient_comm(), &world_->comm());
+  world_->CloseDevice();
 }
 
 }  // namespace

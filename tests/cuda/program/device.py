@@ -23,12 +23,12 @@ TEXT = {"data.path": "synthetic", "data.context": "32", "data.val_fraction": "0.
 
 
 class OnDevice(harness.ProgramTest):
-    def run_on(self, device, ranks, run_dir, task, changes, expect=0):
-        program = harness.PROGRAM if device == "cpu" else EMULATED
+    def run_on(self, device, ranks, run_dir, task, changes, expect=0, env=None, program=None):
+        program = program or (harness.PROGRAM if device == "cpu" else EMULATED)
         keys = {**COMMON, **task, **{name.replace("__", "."): str(value) for name, value in changes.items()}}
         words = [f"{key}={value}" for key, value in keys.items()]
         with harness.Job([harness.MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", str(ranks), program, "train", f"run.dir={run_dir}",
-                          f"train.device={device}", *words], self.folder) as job:
+                          f"train.device={device}", *words], self.folder, env=env or {}) as job:
             ended = job.wait(120)
         self.assertEqual(ended.code, expect, ended.err)
         return ended
@@ -91,16 +91,66 @@ class OnDevice(harness.ProgramTest):
         self.assertRegex(result.err, "resumed after step 2")
         self.assertEqual(self.summary("moved")["params_hash"], self.summary("host")["params_hash"])
 
+    def test_each_rank_sees_one_gpu(self):
+        run = {"compressor__name": "topk", "feedback__name": "ef14"}
+        self.run_on("cuda", 2, "numbers", PICTURES, run)
+        there = self.run_on("auto", 2, "own", PICTURES, run, env={"EMULATED_GPUS": "own"})
+        self.assertIn("tensors on emulated GPU", there.err)
+        self.assertEqual(self.summary("own")["params_hash"], self.summary("numbers")["params_hash"])
+
+    def test_two_ranks_never_share_one(self):
+        alone = {"EMULATED_GPUS": "only-one"}
+        said = r"on \S+ ranks 0, 1 share GPU 0: start fewer ranks a host, or let each see a GPU of its own"
+        for backend in ("auto", "mpi"):
+            refused = self.run_on("cuda", 2, "none", PICTURES, {"comm__backend": backend}, expect=3, env=alone)
+            self.one_line(refused, "train.device = cuda: " + said + "; cpu works")
+        self.run_on("cpu", 2, "host", PICTURES, {})
+        there = self.run_on("auto", 2, "auto", PICTURES, {}, env=alone)
+        self.assertRegex(there.err, "train.device = auto: tensors lie in the host's memory; " + said)
+        self.assertNotIn("tensors on", there.err)
+        self.assertEqual(self.summary("auto")["params_hash"], self.summary("host")["params_hash"])
+
     def test_what_cannot_run_there_is_one_line(self):
         for needle, changes in ((r"planner.name = .lgreco. measures on the host; train.device = cpu works",
                                  {"planner__name": "lgreco", "compressor__name": "powersgd", "feedback__name": "ef14"}),
                                 (r"strategy.name = .diloco. moves tensors on the host", {"strategy__name": "diloco"}),
                                 (r"compressor.name = .topk.: zstd works on the host; train.device = cpu works",
                                  {"compressor__name": "topk", "compressor__entropy": "zstd"}),
-                                (r"compressor.merge = .sparse. adds lists on the host",
-                                 {"compressor__name": "topk", "compressor__merge": "sparse"})):
+                                (r"compressor.merge = .sparse. adds lists on the host; train.device = cpu works",
+                                 {"compressor__name": "topk", "compressor__merge": "sparse"}),
+                                (r"optimizer.state = .two_passes. has no step on a device .*; train.device = cpu works",
+                                 {"optimizer__state": "two_passes"})):
             with self.subTest(needle=needle):
                 self.one_line(self.run_on("cuda", 2, "none", TEXT, changes, expect=2), needle)
+
+    def test_auto_leaves_it_to_the_host(self):
+        topk = {"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "ef14"}
+        for why, ranks, changes in ((r"compressor.name = \"topk\": zstd works on the host", 2, {**topk, "compressor__entropy": "zstd"}),
+                                    (r"compressor.merge = \"sparse\" adds lists on the host", 2, {**topk, "compressor__merge": "sparse"}),
+                                    (r"optimizer.state = \"two_passes\" has no step on a device for this optimizer and fp32 parameters \(\S+\)",
+                                     2, {**topk, "optimizer__state": "two_passes"}),
+                                    (r"comm.sums = \"library\" is a sum of all ranks, and comm.hierarchical has groups of them",
+                                     4, {"comm__sums": "library", "comm__hierarchical": "on", "comm__group_size": 2}),
+                                    (r"planner.name = \"lgreco\" measures on the host",
+                                     2, {"planner__name": "lgreco", "compressor__name": "powersgd", "feedback__name": "ef14"})):
+            with self.subTest(why=why):
+                self.run_on("cpu", ranks, "host", PICTURES, changes, program=EMULATED)
+                self.left_to_the_host(why, ranks, changes)
+                self.assertEqual(self.summary("auto")["params_hash"], self.summary("host")["params_hash"])
+                self.assertEqual(self.summary("auto")["final_loss"], self.summary("host")["final_loss"])
+                shutil.rmtree(self.path("host"))
+                shutil.rmtree(self.path("auto"))
+
+    def left_to_the_host(self, why, ranks, changes, env=None):
+        there = self.run_on("auto", ranks, "auto", PICTURES, changes, env=env)
+        self.assertRegex(there.err, r"train.device = auto: tensors lie in the host's memory; " + why + r"\n")
+        self.assertEqual(there.err.count("in the host's memory"), 1, there.err)
+        self.assertNotIn("tensors on", there.err)
+
+    def test_a_gpu_that_does_not_start(self):
+        fault = {"EMULATED_FAULT": "1"}
+        self.one_line(self.run_on("cuda", 2, "none", PICTURES, {}, expect=3, env=fault), "GPU 1 does not start")
+        self.left_to_the_host(r"rank 1: GPU 1 does not start", 2, {}, env=fault)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,45 @@ TEST(DeviceModule, WithADeviceAndItsModuleAllIsThere) {
   EXPECT_EQ(std::string(found.module->kernels), "elementwise only_cuda");
 }
 
+TEST(DeviceModule, EachDeviceHasAnIdAndACapability) {
+  const auto found = LoadDeviceModule({Fake("fake_driver_ids"), Fake("fake_module")});
+  EXPECT_THAT(found.ids, ElementsAre("00112233-4455-6677-8899-aabbccddeef0",
+                                     "00112233-4455-6677-8899-aabbccddeef1",
+                                     "00112233-4455-6677-8899-aabbccddeef2"));
+  ASSERT_EQ(found.capabilities.size(), 3u);
+  EXPECT_EQ(ToString(found.capabilities[0]), "9.0");
+  EXPECT_THAT(found.usable(), ElementsAre(0, 2));
+  EXPECT_FALSE(found.usable(1));
+  EXPECT_NE(found.module, nullptr);
+  const auto older = LoadDeviceModule({Fake("fake_driver_older_id"), Fake("fake_module")});
+  EXPECT_THAT(older.ids, ElementsAre("00112233-4455-6677-8899-aabbccddeef0",
+                                     "00112233-4455-6677-8899-aabbccddeef1"));
+  ASSERT_EQ(older.capabilities.size(), 2u);
+  EXPECT_EQ(ToString(older.capabilities[1]), "12.1");
+}
+
+TEST(DeviceModule, WhatTheDriverDoesNotSayOfAllIsLeftOut) {
+  for (const char* driver : {"fake_driver_3", "fake_driver_refuses"}) {
+    const auto found = LoadDeviceModule({Fake(driver), Fake("fake_module")});
+    EXPECT_THAT(found.ids, IsEmpty()) << driver;
+    EXPECT_THAT(found.capabilities, IsEmpty()) << driver;
+    EXPECT_THAT(found.usable(), ElementsAre(0, 1, 2)) << driver;
+    EXPECT_NE(found.module, nullptr) << driver;
+  }
+}
+
+TEST(DeviceModule, DevicesThatAreTooOldAreNone) {
+  const auto one = LoadDeviceModule({Fake("fake_driver_75"), Fake("fake_module")});
+  EXPECT_EQ(one.reason, "compute capability 8.0 is needed: GPU 0 (Fake GPU 0) has 7.5");
+  EXPECT_EQ(one.module, nullptr);
+  EXPECT_EQ(one.devices.size(), 1u);
+  EXPECT_THAT(one.usable(), IsEmpty());
+  const auto more = LoadDeviceModule({Fake("fake_driver_old"), Fake("fake_module")});
+  EXPECT_EQ(more.reason,
+            "compute capability 8.0 is needed: GPU 0 (Fake GPU 0) has 7.5, GPU 1 (Fake GPU 0) has "
+            "7.0, GPU 2 (Fake GPU 1) has 3.7");
+}
+
 TEST(DeviceModule, TheModuleLiesBesideTheLibrary) {
   EXPECT_THAT(LoadDeviceModule({.driver = "libnone.so"}).path,
               AllOf(StartsWith("/"), HasSubstr("/libtightwire_cuda.so")));
@@ -104,12 +143,29 @@ TEST(ListKernels, SaysWhatRunsOnWhichGpu) {
   const auto found = LoadDeviceModule({Fake("fake_driver_3"), Fake("fake_module")});
   EXPECT_THAT(
       Listed(found, false),
-      AllOf(HasSubstr("  cuda            2 x Fake GPU 0, Fake GPU 1; nvcc 1.2 for 80; "
+      AllOf(HasSubstr("  cuda            GPU 0, 1: Fake GPU 0, GPU 2: Fake GPU 1; nvcc 1.2 for 80; "
                       "NCCL 9.9.9\n"),
             HasSubstr("\n  elementwise     cpu, cuda\n"), HasSubstr("\n  only_cuda       cuda\n"),
             HasSubstr("\n  topk            cpu\n")));
   EXPECT_THAT(Listed(found, true),
               HasSubstr(R"({"kind":"kernel","name":"elementwise","where":["cpu","cuda"],)"));
+}
+
+TEST(ListKernels, ShowsNumberNameAndCapability) {
+  const auto found = LoadDeviceModule({Fake("fake_driver_ids"), Fake("fake_module")});
+  EXPECT_THAT(Listed(found, false),
+              HasSubstr("  cuda            GPU 0: Fake GPU 0 (9.0), GPU 1: Fake GPU 0 (7.5, not "
+                        "used), GPU 2: Fake GPU 1 (8.0); nvcc 1.2 for 80; NCCL 9.9.9\n"));
+  EXPECT_THAT(Listed(found, true),
+              HasSubstr(R"({"number":1,"name":"Fake GPU 0","capability":"7.5",)"
+                        R"("id":"00112233-4455-6677-8899-aabbccddeef1","usable":false})"));
+  const auto old = LoadDeviceModule({Fake("fake_driver_75"), Fake("fake_module")});
+  EXPECT_THAT(Listed(old, false),
+              HasSubstr("  cuda            not here: compute capability 8.0 is needed: GPU 0 (Fake "
+                        "GPU 0) has 7.5\n"));
+  const auto unbuilt = LoadDeviceModule({Fake("fake_driver_older_id"), Fake("not_there")});
+  EXPECT_THAT(Listed(unbuilt, false),
+              HasSubstr("); GPU 0: Fake GPU 0 (10.0), GPU 1: Fake GPU 0 (12.1)\n"));
 }
 
 }  // namespace
