@@ -4,6 +4,7 @@
 // loads it is built without any. Both sides come out of one build: the version says so.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "comm/nccl/nccl_communicator.h"
@@ -12,7 +13,7 @@
 namespace tw {
 
 // Raised with every change of CudaModule.
-inline constexpr uint32_t kCudaModuleAbi = 2;
+inline constexpr uint32_t kCudaModuleAbi = 3;
 
 // A GPU, taken for a run.
 struct OpenedDevice {
@@ -29,7 +30,8 @@ struct CudaModule {
   const char* kernels;   // names, as of core/kernels/NAME.cu, with a blank between each
   const char* nccl;      // "NCCL 2.28.9", or why there is none
   const char* tensors;   // LibTorch's word for devices that tensors are on: "cuda"
-  StatusOr<OpenedDevice> (*open_device)(int device);
+  // `when_full` as in core/kernels/device_queue.h.
+  StatusOr<OpenedDevice> (*open_device)(int device, std::function<void()> when_full);
   // null where it was built without NCCL
   StatusOr<std::unique_ptr<Communicator>> (*make_nccl)(const NcclOptions& options,
                                                        Communicator& control);

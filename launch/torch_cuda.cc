@@ -39,7 +39,11 @@ Status LoadTorchCuda(const TorchCudaOptions& options) {
     const char* error = dlerror();
     return NoCuda(path + " does not load: " + (error ? error : "unknown"));
   }
-  if (at::globalContext().hasCUDA()) return OkStatus();
+  if (at::globalContext().hasCUDA()) {
+    // fp32 is fp32: convolutions would take 10 bits of it by default, products do not.
+    at::globalContext().setAllowTF32CuDNN(false);
+    return OkStatus();
+  }
   return NoCuda("no driver or no device, or it was asked for one before " + path + " was loaded");
 }
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """What tightwire must reach on a GPU, measured: the benches with device=cuda, and a few steps of train against the same on the host.
 
-  gpu_numbers.py [--program FILE] [--python FILE] [--backend NAME] [--out FOLDER] [--tiny] [--limit S]
+  gpu_numbers.py [--program FILE] [--python FILE] [--backend NAME] [--ranks N] [--out FOLDER] [--tiny] [--limit S]
 
   --program FILE   tightwire (default: build/release/tightwire)
   --python FILE    interpreter with PyTorch for CUDA, the peer; without one its columns are empty (default: python3)
   --backend NAME   what gradients travel by in train (default: nccl)
+  --ranks N        with so many GPUs, more than one: train on them too, by that backend and by mpi (default: 1)
   --out FOLDER     for numbers.json, a line a command with its rows, and numbers.txt, the table (default: build/gpu; $OUT gets a copy)
   --tiny           sizes that take seconds on an emulated device, where no number means anything
+  --mpirun WORDS   how ranks are started (default: mpirun --oversubscribe --bind-to none)
   --limit S        after so many seconds no further command starts (default: 540)
 
 Examples
@@ -120,16 +122,16 @@ class Numbers:
         self.end = time.monotonic() + options.limit
         self.lines, self.kept, self.failed = [], [], 0
 
-    def run(self, words):
+    def run(self, words, launcher=()):
         """Rows of JSON; None when it failed or there was no time left."""
-        shown = "tightwire " + " ".join(words)
+        shown = " ".join([*launcher, "tightwire", *words])
         left = self.end - time.monotonic()
         if left <= 0:
             print(f"gpu_numbers: no time left for: {shown}", file=sys.stderr)
             return None
         print(f"gpu_numbers: {shown}", file=sys.stderr, flush=True)
         try:
-            done = subprocess.run([self.options.program, *words, "--json"], capture_output=True, text=True, timeout=max(60, left), cwd=self.scratch)
+            done = subprocess.run([*launcher, self.options.program, *words, "--json"], capture_output=True, text=True, timeout=max(60, left), cwd=self.scratch)
             fault = None if done.returncode == 0 else f"exit {done.returncode}: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}"
         except subprocess.TimeoutExpired:
             fault = "took too long"
@@ -166,6 +168,23 @@ class Numbers:
         self.lines.append(figure.line(row))
 
 
+    def replicas(self, sizes, ranks, mpirun):
+        """The parameters of a few steps on all GPUs, by the backend and by mpi behind pinned memory."""
+        found = []
+        for backend in (self.options.backend, "mpi"):
+            folder = f"ranks_{len(found)}"
+            self.run(["train", "data.path=synthetic", *sizes["train"], "train.device=cuda", f"comm.backend={backend}", f"run.dir={folder}",
+                      "comm.check_replicas_every=1", "compressor.name=topk", "feedback.name=ef14", 'metrics.sinks=["jsonl"]'],
+                     [*mpirun.split(), "-np", str(ranks)])
+            try:
+                with open(f"{self.scratch}/{folder}/summary.json", encoding="utf-8") as file:
+                    found.append(json.load(file)["params_hash"])
+            except (OSError, KeyError):
+                found.append(None)
+        row = {"same": int(found[0] == found[1])} if None not in found else None
+        self.lines.append(Figure(f"train on {ranks} GPUs: parameters by {self.options.backend} those by mpi", get("same"), (">=", 1), "{}").line(row))
+
+
 def has_torch(python, tiny):
     if tiny:
         return False
@@ -187,6 +206,8 @@ def main():
     parser.add_argument("--program", default=os.path.join(ROOT, "build", "release", "tightwire"))
     parser.add_argument("--python", default="python3")
     parser.add_argument("--backend", default="nccl")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--mpirun", default="mpirun --oversubscribe --bind-to none")
     parser.add_argument("--out", default=os.path.join(ROOT, "build", "gpu"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--limit", type=float, default=540)
@@ -209,6 +230,8 @@ def main():
         for words, figures in commands(sizes, peer):
             numbers.measure(words, figures)
         numbers.losses(sizes)
+        if options.ranks > 1:
+            numbers.replicas(sizes, options.ranks, options.mpirun)
     text = table([["figure", "measured", "limit", ""], *numbers.lines])
     for folder in filter(None, (options.out, os.environ.get("OUT"))):
         os.makedirs(folder, exist_ok=True)

@@ -91,5 +91,9 @@ void ResetPeakTensorBytes(c10::Device device) {
     allocator->resetPeakStats(IndexOf(device));
   }
 }
+void GiveBackUnusedTensorMemory(c10::Device device) {
+  if (device.is_cpu()) return;
+  if (c10::DeviceAllocator* allocator = AllocatorOf(device)) allocator->emptyCache();
+}
 
 }  // namespace tw

@@ -24,4 +24,7 @@ int64_t PeakTensorBytes(c10::Device device = c10::Device(c10::DeviceType::CPU));
 // The mark becomes what is alive now.
 void ResetPeakTensorBytes(c10::Device device = c10::Device(c10::DeviceType::CPU));
 
+// LibTorch's allocator for the device gives back what no tensor uses. Nothing on the CPU.
+void GiveBackUnusedTensorMemory(c10::Device device);
+
 }  // namespace tw

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "core/kernels/device_queue.h"
 #include "core/kernels/device_staging.h"
@@ -23,15 +24,16 @@ class NoMemoryLeft : public std::bad_alloc {
 
 class CudaMemory : public DeviceMemory {
  public:
-  explicit CudaMemory(int device) : device_(device) {}
+  CudaMemory(int device, std::function<void()> when_full)
+      : device_(device), when_full_(std::move(when_full)) {}
   uint8_t* Allocate(size_t bytes) override {
-    void* memory = nullptr;
-    if (cudaSetDevice(device_) != cudaSuccess ||
-        cudaMalloc(&memory, std::max<size_t>(bytes, 1)) != cudaSuccess) {
-      cudaGetLastError();
-      throw NoMemoryLeft(device_, bytes);
+    uint8_t* memory = Try(bytes);
+    if (!memory && when_full_) {
+      when_full_();
+      memory = Try(bytes);
     }
-    return static_cast<uint8_t*>(memory);
+    if (!memory) throw NoMemoryLeft(device_, bytes);
+    return memory;
   }
   void Free(uint8_t* memory) override {
     cudaSetDevice(device_);
@@ -41,16 +43,28 @@ class CudaMemory : public DeviceMemory {
   }
 
  private:
+  uint8_t* Try(size_t bytes) const {
+    void* memory = nullptr;
+    if (cudaSetDevice(device_) == cudaSuccess &&
+        cudaMalloc(&memory, std::max<size_t>(bytes, 1)) == cudaSuccess) {
+      return static_cast<uint8_t*>(memory);
+    }
+    cudaGetLastError();
+    return nullptr;
+  }
+
   const int device_;
+  const std::function<void()> when_full_;
 };
 
 }  // namespace
 
-StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device) {
+StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device,
+                                                         std::function<void()> when_full) {
   CudaErrors errors(device);
   errors.Succeeds(cudaSetDevice(device));
   TW_RETURN_IF_ERROR(errors.status());
-  return std::make_unique<CudaMemory>(device);
+  return std::make_unique<CudaMemory>(device, std::move(when_full));
 }
 
 }  // namespace tw::kernels

@@ -10,6 +10,7 @@
 // A queue makes its device the current one of the threads that use it. Errors of the runtime are
 // kept: Wait tells the first one, and from then on the queue does nothing.
 
+#include <functional>
 #include <memory>
 
 #include "core/base/device.h"
@@ -18,8 +19,11 @@
 
 namespace tw::kernels {
 
-// DataError when there is no such device. Thread safe, as all of it.
-StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device);
+// DataError when there is no such device. `when_full`, if any, is called where nothing is left,
+// before another try: others may hold memory of the device that they do not use. Thread safe, as all
+// of it.
+StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device,
+                                                         std::function<void()> when_full = {});
 
 enum class QueueStream {
   kDefault,  // the legacy default stream, on which LibTorch works: in one order with it

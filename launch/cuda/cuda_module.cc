@@ -2,15 +2,17 @@
 
 #include "launch/cuda_module.h"
 
+#include <utility>
+
 #include "core/kernels/device_queue.h"
 #include "launch/build_version.h"
 
 namespace {
 
-tw::StatusOr<tw::OpenedDevice> OpenDevice(int device) {
+tw::StatusOr<tw::OpenedDevice> OpenDevice(int device, std::function<void()> when_full) {
   using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
-  TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(device));
+  TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(device, std::move(when_full)));
   TW_ASSIGN_OR_RETURN(
       opened.training,
       tw::kernels::MakeDeviceQueue(

@@ -112,6 +112,26 @@ TEST_F(EmulatedQueue, MarksAreReachedLater) {
   EXPECT_GT(looks, 0);
 }
 
+TEST(EmulatedMemory, AsksOthersForTheirsBeforeItGivesUp) {
+  const EmulatedDevice device;
+  int asked = 0;
+  auto memory = kernels::MakeDeviceMemory(0, [&] { ++asked; });
+  TW_CHECK_OK(memory);
+  emulation::FailAllocations(1);
+  uint8_t* block = (*memory)->Allocate(100);
+  EXPECT_NE(block, nullptr);
+  EXPECT_EQ(asked, 1);
+  emulation::FailAllocations(2);
+  try {
+    (*memory)->Allocate(100);
+    ADD_FAILURE() << "there was none left";
+  } catch (const std::bad_alloc& error) {
+    EXPECT_STREQ(error.what(), "GPU 0 has no 100 bytes left");
+  }
+  EXPECT_EQ(asked, 2);
+  (*memory)->Free(block);
+}
+
 TEST_F(EmulatedQueue, TheFirstErrorStays) {
   DeviceBuffer<float> x(device_, std::vector<float>(100, 1.0f));
   const DeviceScope scope(queue_.get());

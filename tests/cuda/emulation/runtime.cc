@@ -75,6 +75,7 @@ struct Runtime {
   std::multimap<const uint8_t*, size_t> seen_by_both;
   RuntimeCounts counts;
   bool fail_copies = false;
+  int fail_allocations = 0;
   int to_streams = 0;
 };
 Runtime& TheRuntime() {
@@ -175,6 +176,11 @@ LaunchesToStreams::~LaunchesToStreams() {
   SetTakeError(nullptr);
 }
 
+void FailAllocations(int count) {
+  Lock lock(TheRuntime().mutex);
+  TheRuntime().fail_allocations = count;
+}
+
 void FailCopies(bool fail) {
   Lock lock(TheRuntime().mutex);
   TheRuntime().fail_copies = fail;
@@ -219,6 +225,10 @@ cudaError_t cudaGetLastError() { return std::exchange(tw::emulation::last_error,
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   Lock lock(TheRuntime().mutex);
+  if (TheRuntime().fail_allocations > 0) {
+    --TheRuntime().fail_allocations;
+    return Failed(cudaErrorMemoryAllocation);
+  }
   ++TheRuntime().counts.allocations;
   *memory = tw::emulation::ArenaAllocate(bytes);
   return *memory ? cudaSuccess : Failed(cudaErrorMemoryAllocation);

@@ -43,6 +43,8 @@ class SeenByBoth {
  private:
   const uint8_t* const memory_;
 };
+// So many allocations of device memory find none left.
+void FailAllocations(int count);
 // From now on copies are errors of the runtime.
 void FailCopies(bool fail);
 

@@ -72,7 +72,8 @@ class Numbers(harness.ProgramTest):
 
     def test_the_table_has_a_measured_line_for_every_figure(self):
         script = os.path.join(harness.ROOT, "tests", "gpu_numbers.py")
-        command = [sys.executable, "-B", script, "--program", EMULATED, "--tiny", "--backend", "auto", "--out", "gpu"]
+        command = [sys.executable, "-B", script, "--program", EMULATED, "--tiny", "--backend", "auto", "--out", "gpu",
+                   "--ranks", "2", "--mpirun", f"{harness.MPIRUN} --oversubscribe --bind-to none"]
         more = {**harness.ENVIRONMENT, "OUT": os.path.join(self.folder, "again")}
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=self.folder, env={**os.environ, **more})
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -83,6 +84,7 @@ class Numbers(harness.ProgramTest):
             if not peers.search(line):
                 self.assertRegex(line, r"\d(  +(<=|>=) \S+  (ok|missed))?$")
         self.assertRegex(done.stdout, r"train by auto, one rank: loss off the host's by +\S+ +<= 0.001  ok")
+        self.assertRegex(done.stdout, r"train on 2 GPUs: parameters by auto those by mpi +1 +>= 1  ok")
         for folder in ("gpu", "again"):
             with open(os.path.join(self.folder, folder, "numbers.txt"), encoding="utf-8") as file:
                 self.assertEqual(file.read(), done.stdout)

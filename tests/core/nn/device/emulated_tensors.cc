@@ -34,7 +34,7 @@ kernels::DeviceKernels& Queue() {
   return *queue;
 }
 
-std::atomic<int64_t> copies_to_host{0};
+std::atomic<int64_t> copies_to_host{0}, times_emptied{0};
 // Within an operator, whose own copies are not counted.
 thread_local int operators = 0;
 struct InOperator {
@@ -57,7 +57,7 @@ class Allocator final : public c10::DeviceAllocator {
     default_copy_data(to, from, bytes);
   }
   bool initialized() override { return true; }
-  void emptyCache(c10::MempoolId_t) override {}
+  void emptyCache(c10::MempoolId_t) override { ++times_emptied; }
   void recordStream(const c10::DataPtr&, c10::Stream) override {}
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override {
     const std::lock_guard lock(mutex_);
@@ -217,5 +217,6 @@ EmulatedTensors::~EmulatedTensors() {
   SetTensorQueue(nullptr);
 }
 int64_t EmulatedTensors::copies_to_host() { return tw::copies_to_host; }
+int64_t EmulatedTensors::times_emptied() { return tw::times_emptied; }
 
 }  // namespace tw

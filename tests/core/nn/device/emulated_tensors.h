@@ -31,6 +31,8 @@ class EmulatedTensors {
   DeviceQueue* queue() const { return queue_; }
   // How often numbers went from the device to the host outside of operators.
   static int64_t copies_to_host();
+  // How often its allocator was asked to give back what no tensor uses.
+  static int64_t times_emptied();
 
  private:
   DeviceQueue* queue_;

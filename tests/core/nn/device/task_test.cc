@@ -189,6 +189,11 @@ TEST_F(DeviceTask, MemoryIsCountedByTheDevice) {
   EXPECT_EQ(LiveTensorBytes(kEmulatedDevice), before);
   EXPECT_EQ(PeakTensorBytes(kEmulatedDevice) - before, 6000);
   EXPECT_EQ(LiveTensorBytes(at::Device(at::kCUDA)), 0);  // no library, no tensors
+  const int64_t emptied = EmulatedTensors::times_emptied();
+  for (const at::Device& d : {kEmulatedDevice, at::Device(at::kCPU), at::Device(at::kCUDA)}) {
+    GiveBackUnusedTensorMemory(d);
+  }
+  EXPECT_EQ(EmulatedTensors::times_emptied(), emptied + 1);
 }
 
 }  // namespace
