@@ -23,7 +23,7 @@ StatusOr<std::unique_ptr<BenchDevice>> BenchDevice::Open(const std::string& word
     if (!torch.ok()) return DataError(setting + std::string(torch.message()));
   }
   const int number = found.usable().front();
-  TW_ASSIGN_OR_RETURN(device->opened_, found.module->open_device(number));
+  TW_ASSIGN_OR_RETURN(device->opened_, OpenBesideTensors(*found.module, number));
   device->name_ = found.devices[static_cast<size_t>(number)];
   device->tensors_ = TensorDevice(found.module->tensors, number);
   device->for_tensors_ = tensors;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/base/hash.h"
+#include "core/engine/tensor_memory.h"
 #include "launch/torch_cuda.h"
 
 namespace tw {
@@ -91,6 +92,10 @@ StatusOr<int> ChooseNumber(const DeviceModule& devices, World& world, std::strin
 at::Device TensorDevice(const std::string& word, int number) {
   return at::Device(word.find(':') == std::string::npos ? word + ":" + std::to_string(number)
                                                         : word);
+}
+StatusOr<OpenedDevice> OpenBesideTensors(const CudaModule& module, int number) {
+  const at::Device tensors = TensorDevice(module.tensors, number);
+  return module.open_device(number, [tensors] { GiveBackUnusedTensorMemory(tensors); });
 }
 
 namespace {

@@ -30,6 +30,9 @@ struct ChosenDevice {
 };
 // LibTorch's device for CudaModule::tensors: "cuda" is that of the number, "mtia:0" is itself.
 at::Device TensorDevice(const std::string& word, int number);
+// The module's device of this number. Where it has no memory left, LibTorch gives up what it keeps
+// there without a tensor in it.
+StatusOr<OpenedDevice> OpenBesideTensors(const CudaModule& module, int number);
 // What OpenChosenDevice has chosen.
 ChosenDevice DeviceOf(const DeviceModule& devices, const World& world);
 

@@ -13,6 +13,7 @@
 #include "comm/staged_communicator.h"
 #include "comm/thread_communicator.h"
 #include "core/engine/agree.h"
+#include "launch/choose_device.h"
 
 namespace tw {
 namespace {
@@ -108,7 +109,7 @@ Status World::OpenDevice(const DeviceModule& devices, int number, const std::str
     mine = DataError("comm.backend = nccl: the module was " + std::string(module->nccl) +
                      "; mpi works");
   } else {
-    auto opened = module->open_device(number);
+    auto opened = OpenBesideTensors(*module, number);
     mine = opened.status();
     if (opened.ok()) opened_ = std::move(*opened);
   }

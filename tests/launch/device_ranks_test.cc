@@ -35,7 +35,7 @@ class NumberedMemory : public DeviceMemory {
   const int number_;
 };
 
-StatusOr<OpenedDevice> OpenNumber(int number) {
+StatusOr<OpenedDevice> OpenNumber(int number, std::function<void()> when_full) {
   const std::lock_guard<std::mutex> lock(mutex);
   opened.insert(number);
   OpenedDevice out;
@@ -44,9 +44,9 @@ StatusOr<OpenedDevice> OpenNumber(int number) {
   out.lane = std::make_unique<SlowQueue>();
   return out;
 }
-StatusOr<OpenedDevice> OpenAllButOne(int number) {
+StatusOr<OpenedDevice> OpenAllButOne(int number, std::function<void()> when_full) {
   if (number == 1) return DataError("GPU 1 does not start");
-  return OpenNumber(number);
+  return OpenNumber(number, std::move(when_full));
 }
 
 std::multiset<int> wired;

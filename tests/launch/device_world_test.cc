@@ -24,7 +24,7 @@ class NoMemory : public DeviceMemory {
 };
 
 int opened = 0;
-StatusOr<OpenedDevice> OpenNothing(int device) {
+StatusOr<OpenedDevice> OpenNothing(int device, std::function<void()>) {
   EXPECT_EQ(device, 0);
   ++opened;
   OpenedDevice out;
@@ -32,7 +32,7 @@ StatusOr<OpenedDevice> OpenNothing(int device) {
   out.lane_stream = &opened;
   return out;
 }
-StatusOr<OpenedDevice> OpenBroken(int) { return DataError("GPU 0 does not start"); }
+StatusOr<OpenedDevice> OpenBroken(int, std::function<void()>) { return DataError("GPU 0 does not start"); }
 
 int communicators = 0;
 // In the place of NCCL: a communicator of threads, of one rank.
@@ -201,7 +201,7 @@ class NotedQueue : public SlowQueue {
 
 TEST_F(ChooseDevice, MemoryGoesAfterTheQueuesThatFreeTheirs) {
   CudaModule module = Module();
-  module.open_device = [](int) -> StatusOr<OpenedDevice> {
+  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> {
     OpenedDevice out;
     out.memory = std::make_unique<NotedMemory>(&memory_there);
     out.training = std::make_unique<NotedQueue>();
@@ -235,13 +235,13 @@ TEST_F(ChooseDevice, AutoTakesTheHostWhereTheDeviceDoesNotStart) {
   EXPECT_EQ(world_->device_number(), -1);
   EXPECT_EQ(&world_->gradient_comm(), &world_->comm());
   EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; GPU 0 does not start");
-  module.open_device = [](int) -> StatusOr<OpenedDevice> { return BugError("ours"); };
+  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> { return BugError("ours"); };
   EXPECT_EQ(ExitCode(Choose("auto", "auto", {{"Fake GPU"}, &module})), 70);
 }
 
 TEST_F(ChooseDevice, AClosedDeviceLeavesTheLaneAtWork) {
   CudaModule module = Module();
-  module.open_device = [](int) -> StatusOr<OpenedDevice> {
+  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> {
     OpenedDevice out;
     out.memory = std::make_unique<NotedMemory>(&memory_there);
     out.training = std::make_unique<NotedQueue>();

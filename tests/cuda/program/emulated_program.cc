@@ -22,11 +22,11 @@
 namespace {
 
 // As launch/cuda/cuda_module.cc does.
-tw::StatusOr<tw::OpenedDevice> Open(int number) {
+tw::StatusOr<tw::OpenedDevice> Open(int number, std::function<void()> when_full) {
   if (number == 1 && std::getenv("EMULATED_FAULT")) return tw::DataError("GPU 1 does not start");
   using tw::kernels::QueueStream;
   tw::OpenedDevice opened;
-  TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(0));
+  TW_ASSIGN_OR_RETURN(opened.memory, tw::kernels::MakeDeviceMemory(0, std::move(when_full)));
   TW_ASSIGN_OR_RETURN(opened.training, tw::kernels::MakeDeviceQueue(
                                            {0, QueueStream::kDefault, opened.memory.get()}));
   TW_ASSIGN_OR_RETURN(opened.lane,
