@@ -39,7 +39,7 @@ class SlowQueue : public DeviceQueue {
     std::memcpy(to, pinned, bytes);  // for the eyes of tests
     const auto* begin = static_cast<const uint8_t*>(pinned);
     Put([begin, kept = std::vector<uint8_t>(begin, begin + bytes)] {
-      TW_CHECK(std::equal(kept.begin(), kept.end(), begin)) << "pinned memory was used too early";
+      TW_CHECK(std::equal(kept.begin(), kept.end(), begin));  // else it was used too early
     });
   }
   uint8_t* AllocatePinned(size_t bytes) override {
