@@ -144,10 +144,11 @@ __global__ void __launch_bounds__(kThreads, kAtOnce)
           }
         }
         __syncthreads();
-        for (int r = 0; r < kRows; ++r) {
-          for (int f = 0; f < kFactors; ++f) {
+        TW_UNROLL for (int r = 0; r < kRows; ++r) {
+          TW_UNROLL for (int f = 0; f < kFactors; ++f) {
+            if (r >= here.rows || k + f >= rank) continue;  // for the whole warp
             const float total = SumAcrossWarp(sum[r][f]);
-            if (lane == 0 && r < here.rows && k + f < rank) s.p[(row + r) * rank + k + f] = total;
+            if (lane == 0) s.p[(row + r) * rank + k + f] = total;
           }
         }
       }

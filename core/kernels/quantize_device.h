@@ -1,10 +1,11 @@
 #pragma once
 // quantize.h on a GPU: the same bodies and residuals.
 //
-// Blocks of up to kWarpBlock elements take one launch, a warp a block, and the CPU's bits with
-// every rule. Larger ones, and one scale for a whole message, take three: pieces, scales, codes;
-// then ScaleRule::kMeanAbs and kL2Norm add in the order of reduce_device.h, so that a scale may be
-// the next float to the CPU's (about once in 10^8 scales). Bodies lie at any address.
+// Blocks of up to kWarpBlock elements take one launch, a warp or a part of one a block, and the
+// CPU's bits with every rule. Larger ones, and one scale for a whole message, take three: pieces,
+// scales, codes; then ScaleRule::kMeanAbs and kL2Norm add in the order of reduce_device.h, by tiles
+// of kQuantizeTile, so that a scale may be the next float to the CPU's (about once in 10^8 scales).
+// Bodies lie at any address.
 
 #include "core/base/host_device.h"
 #include "core/kernels/device.h"

@@ -3,9 +3,9 @@
 //
 // Shape of the sums: pieces of kPiece elements counted from the segment's start have the sixteen
 // lanes and the tree of reduce.h each; the pieces of a tile are added in rising order; 256 lanes
-// then add the tiles in rising order (tile t to lane t % 256) and a tree adds the lanes. Fixed, so that all ranks agree whatever their devices;
-// up to kPiece elements they are the CPU's bits, beyond that they differ from the CPU's in the last
-// bits of a double.
+// then add the tiles in rising order (tile t to lane t % 256) and a tree adds the lanes. Fixed, so
+// that all ranks agree whatever their devices; up to kPiece elements they are the CPU's bits,
+// beyond that they differ from the CPU's in the last bits of a double.
 
 #include "core/base/tensor_view.h"
 #include "core/kernels/device.h"

@@ -20,9 +20,7 @@ struct SignSegment {
 };
 
 // Bytes of scratch that PackSigns needs, aligned for doubles.
-constexpr int64_t SignScratch(int64_t tiles) {
-  return tiles * int64_t{sizeof(SignSums)};
-}
+constexpr int64_t SignScratch(int64_t tiles) { return tiles * int64_t{sizeof(SignSums)}; }
 
 // Performs the pending addition, writes the bits and the means. Two launches.
 void PackSigns(Table<SignSegment> table, SignMeans means, void* scratch, Stream stream);

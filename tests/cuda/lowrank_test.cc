@@ -35,27 +35,30 @@ class DeviceLowRank : public DeviceTest {
                                       {2049, 4, 4},
                                       {17500, 1, 2},
                                       {40, 644, 4}}) {
-      const auto size = [](int64_t n) { return static_cast<size_t>(n); };
-      Matrix x{shape, RandomFloats(size(shape.rows * shape.cols), 1),
-               RandomFloats(size(shape.rows * shape.cols), 2),
-               RandomFloats(size(shape.rows * shape.rank), 3),
-               RandomFloats(size(shape.rank * shape.cols), 4)};
-      const bool pending = shape.rank % 2 == 0;
-      // Where columns come in fours, now and then not at an address for them.
-      const size_t k = matrices_.size();
-      LowRankSegment s{UploadAt(x.m, k % 5 == 2 ? 4 : 0),
-                       pending ? UploadAt(x.addend, k % 5 == 4 ? 4 : 0) : nullptr,
-                       0.5f,
-                       shape,
-                       Upload(x.p),
-                       UploadAt(x.qt, k % 3 == 0 ? 4 : 0),
-                       AllocateOf<float>(size(device::LowRankPartial(shape))),
-                       AllocateOf<double>(x.p.size()),
-                       shape.rows * shape.cols};
-      matrices_.push_back(x);
-      segments_.push_back(s);
+      Put(shape);
     }
     table_ = TableOf(segments_);
+  }
+  void Put(const LowRankShape& shape) {
+    const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+    Matrix x{shape, RandomFloats(size(shape.rows * shape.cols), 1),
+             RandomFloats(size(shape.rows * shape.cols), 2),
+             RandomFloats(size(shape.rows * shape.rank), 3),
+             RandomFloats(size(shape.rank * shape.cols), 4)};
+    const bool pending = shape.rank % 2 == 0;
+    // Where columns come in fours, now and then not at an address for them.
+    const size_t k = matrices_.size();
+    LowRankSegment s{UploadAt(x.m, k % 5 == 2 ? 4 : 0),
+                     pending ? UploadAt(x.addend, k % 5 == 4 ? 4 : 0) : nullptr,
+                     0.5f,
+                     shape,
+                     Upload(x.p),
+                     UploadAt(x.qt, k % 3 == 0 ? 4 : 0),
+                     AllocateOf<float>(size(device::LowRankPartial(shape))),
+                     AllocateOf<double>(x.p.size()),
+                     shape.rows * shape.cols};
+    matrices_.push_back(x);
+    segments_.push_back(s);
   }
   static bool IsSkipped() { return testing::Test::IsSkipped(); }
   static void ExpectNear(const std::vector<float>& want, const std::vector<float>& got) {
@@ -87,6 +90,24 @@ TEST_F(DeviceLowRank, ProductsAreTheReferencesToRounding) {
       EXPECT_NEAR(x.qt[k], qt[k],
                   1e-5 * (1 + std::fabs(x.qt[k])) * std::sqrt(static_cast<double>(x.m.size())));
     }
+  }
+}
+
+TEST_F(DeviceLowRank, ManyMatricesShareThreadBlocks) {
+  matrices_.clear(), segments_.clear();
+  for (int64_t i = 0; i < 900; ++i) Put({i % 7, 1 + i % 5, 1 + i % 3});
+  Put({70, 132, 4});
+  table_ = TableOf(segments_);
+  device::MaterializeTimesQ(table_, stream());
+  device::OuterAdd(table_, stream());
+  for (size_t i = 0; i < matrices_.size(); ++i) {
+    Matrix& x = matrices_[i];
+    const float* addend = segments_[i].addend ? x.addend.data() : nullptr;
+    kernels::MaterializeTimesQReference({x.m, addend, 0.5f}, x.shape, x.qt.data(), x.p.data());
+    const std::vector<float> p = Download(segments_[i].p, x.p.size());
+    ExpectNear(x.p, p);
+    kernels::OuterAddReference(x.m.data(), x.shape, p.data(), x.qt.data(), 0.5f);
+    EXPECT_TRUE(SameBits(x.m, Download(segments_[i].m, x.m.size()))) << i;
   }
 }
 
