@@ -7,6 +7,29 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+// LayerNorm of a bf16 x with fp32 weights on the host. LibTorch's own backward adds up dw and db in
+// bf16 there, row by row; here its fp32 one runs on copies. Kept: x, mean and 1 / sigma of a row.
+class HostLayerNorm : public torch::autograd::Function<HostLayerNorm> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
+                          const Variable& bias, double eps) {
+    const auto [y, mean, scale] = at::native_layer_norm(x, weight.sizes(), weight, bias, eps);
+    context->save_for_backward({x, weight, bias, mean, scale});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list dy) {
+    const torch::NoGradGuard no_graph;
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const auto [dx, dw, db] = at::native_layer_norm_backward(
+        dy[0].to(at::kFloat), x.to(at::kFloat), weight.sizes(), saved[3].to(at::kFloat),
+        saved[4].to(at::kFloat), weight, saved[2],
+        {context->needs_input_grad(0), context->needs_input_grad(1), context->needs_input_grad(2)});
+    return {dx.defined() ? dx.to(x.scalar_type()) : dx, dw, db, {}};
+  }
+};
+
 // RMSNorm of an x narrower than fp32, with n = x * scale, scale = 1 / sqrt(mean(x^2) + eps):
 //   forward    y = n w;   kept: x, w, one scale a row
 //   backward   g = dy w,  dx = scale (g - n mean(g n)),  dw = sum of dy n
@@ -77,11 +100,12 @@ LayerNorm::LayerNorm(int64_t width, double eps) : eps_(eps) {
   bias = register_parameter("bias", torch::zeros({width}));
 }
 at::Tensor LayerNorm::Forward(const at::Tensor& x) const {
-  // Where x is narrower than they are, the host's kernel alone takes fp32 weights.
-  if (x.is_cpu() || x.scalar_type() == weight.scalar_type()) {
+  const at::ScalarType type = x.scalar_type();
+  if (type == weight.scalar_type()) {
     return at::layer_norm(x, weight.sizes(), weight, bias, eps_);
   }
-  const at::ScalarType type = x.scalar_type();
+  // CUDA's kernel wants one type, and adds up in fp32.
+  if (x.is_cpu()) return HostLayerNorm::apply(x, weight, bias, eps_);
   return at::layer_norm(x, weight.sizes(), weight.to(type), bias.to(type), eps_);
 }
 

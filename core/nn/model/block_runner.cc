@@ -101,7 +101,8 @@ ActivationEstimate BlockRunner::Estimate(int64_t rows, Precision precision) cons
     const int64_t columns = recompute ? std::min(s.vocab, kVocabBlock) : s.vocab;
     const int64_t piece = (rows + head_tiles - 1) / head_tiles * columns * kFloat;
     int64_t typed = half == kFloat ? 0 : piece / 2;
-    if (typed > 0 && !recompute) typed += typed_head + head_matrix / 2;
+    // The product for the head's gradient; pure, nothing else hides its fp32 copy.
+    if (typed > 0 && !recompute) typed += head_matrix + (pure ? head_matrix / 2 : 0);
     head_kept = recompute ? 8 * rows : row + head_matrix;
     head_peak = (recompute ? head_kept : 0) + row + head_matrix + piece + typed;
   } else {

@@ -43,27 +43,27 @@ TW_REGISTER(
     },
     "notes the types of blocks");
 
-struct Setup {
+struct Way {
   std::string model = "gpt", precision = "bf16_pure";
   bool weights = true;
   MemoryConfig memory = {};
   bool tie = false;  // of llama
 };
 
-StatusOr<std::unique_ptr<Task>> TryMake(const Setup& setup, const std::string& kind = "lm") {
+StatusOr<std::unique_ptr<Task>> TryMake(const Way& way, const std::string& kind = "lm") {
   TaskOptions options;
-  options.model.Set("name", setup.model);
+  options.model.Set("name", way.model);
   if (kind == "lm") {
     options.model.Set("layers", int64_t{2});
     options.model.Set("width", int64_t{32});
     options.model.Set("heads", int64_t{2});
   }
-  if (setup.model == "llama") options.model.Set("tie", setup.tie);
+  if (way.model == "llama") options.model.Set("tie", way.tie);
   options.batch_size = 4;
-  options.precision = setup.precision;
-  options.bf16_weights = setup.weights;
-  options.memory = setup.memory;
-  if (const auto* codec = Registry<ActivationCodec>::Get().Find(setup.memory.activations)) {
+  options.precision = way.precision;
+  options.bf16_weights = way.weights;
+  options.memory = way.memory;
+  if (const auto* codec = Registry<ActivationCodec>::Get().Find(way.memory.activations)) {
     TW_ASSIGN_OR_RETURN(options.activations, codec->make(ConfigSection{}));
   }
   ConfigSection data;
@@ -73,14 +73,14 @@ StatusOr<std::unique_ptr<Task>> TryMake(const Setup& setup, const std::string& k
   return made->Create(options);
 }
 
-std::unique_ptr<Task> Make(const Setup& setup) {
-  auto task = TryMake(setup);
+std::unique_ptr<Task> Make(const Way& way) {
+  auto task = TryMake(way);
   TW_CHECK_OK(task);
   return std::move(*task);
 }
 
-std::string ErrorOf(const Setup& setup, const std::string& kind = "lm") {
-  const auto made = TryMake(setup, kind);
+std::string ErrorOf(const Way& way, const std::string& kind = "lm") {
+  const auto made = TryMake(way, kind);
   EXPECT_EQ(FaultOf(made.status()), Fault::kConfig);
   return std::string(made.status().message());
 }
@@ -91,8 +91,8 @@ bool IsLinearWeight(const std::string& name, const at::Tensor& p) {
 }
 
 // Ways to run the same model; the forms agree to rounding.
-std::vector<Setup> Ways() {
-  std::vector<Setup> out;
+std::vector<Way> Ways() {
+  std::vector<Way> out;
   for (const char* model : {"gpt", "llama"}) {
     out.push_back({model});
     for (const char* form : {"fused", "recompute"}) {
@@ -108,11 +108,11 @@ std::vector<Setup> Ways() {
 }
 
 TEST(PureBf16, BlocksTakeAndReturnItWithoutAutocast) {
-  for (Setup setup : Ways()) {
-    if (setup.memory.activations != "none") continue;
-    setup.memory.activations = "test_watch";
-    SCOPED_TRACE(setup.model);
-    const auto task = Make(setup);
+  for (Way way : Ways()) {
+    if (way.memory.activations != "none") continue;
+    way.memory.activations = "test_watch";
+    SCOPED_TRACE(way.model);
+    const auto task = Make(way);
     SeenByBlocks().clear();
     const at::Tensor loss = task->Loss(0, 0);
     EXPECT_EQ(loss.scalar_type(), at::kFloat);
@@ -137,11 +137,11 @@ TEST(PureBf16, BlocksTakeAndReturnItWithoutAutocast) {
 }
 
 TEST(PureBf16, LossAndGradientsAreNearThoseOfFp32) {
-  for (const Setup& setup : Ways()) {
-    SCOPED_TRACE(setup.model + " " + setup.memory.activations + " " +
-                 std::to_string(setup.memory.mlp_chunks) + " " +
-                 std::to_string(setup.memory.head_chunks) + " " + setup.memory.head_form);
-    const auto exact = Make({setup.model, "fp32", false, {}, setup.tie}), pure = Make(setup);
+  for (const Way& way : Ways()) {
+    SCOPED_TRACE(way.model + " " + way.memory.activations + " " +
+                 std::to_string(way.memory.mlp_chunks) + " " +
+                 std::to_string(way.memory.head_chunks) + " " + way.memory.head_form);
+    const auto exact = Make({way.model, "fp32", false, {}, way.tie}), pure = Make(way);
     const auto want = exact->parameters(), got = pure->parameters();
     ASSERT_EQ(got.size(), want.size());
     const at::Tensor loss = exact->Loss(2, 0), ours = pure->Loss(2, 0);
@@ -157,8 +157,8 @@ TEST(PureBf16, LossAndGradientsAreNearThoseOfFp32) {
 }
 
 // AdamW through `masters`; the validation loss.
-double LossAfter(const Setup& setup, Masters masters, int steps) {
-  const auto task = Make(setup);
+double LossAfter(const Way& way, Masters masters, int steps) {
+  const auto task = Make(way);
   const auto parameters = task->parameters();
   const std::vector<TensorSpec> specs = SpecsOf(parameters);
   const auto optimizer = MakeVariant<Optimizer>("adamw");

@@ -231,7 +231,9 @@ TEST(HeadLoss, OfABf16HiddenIsThatUnderAutocastRounded) {
           const PrecisionScope precision(true, at::kCPU);
           return loss(k);
         });
-        if (shape.rows > 1) EXPECT_EQ(ours.loss, expected.loss);  // one row: it is ignored
+        if (shape.rows > 1) {  // one row: it is ignored
+          EXPECT_EQ(ours.loss, expected.loss);
+        }
         ASSERT_EQ(ours.dh.scalar_type(), at::kBFloat16);
         EXPECT_TRUE(at::equal(ours.dh, expected.dh.to(at::kBFloat16)));
         EXPECT_TRUE(at::equal(ours.dw, expected.dw));
