@@ -36,7 +36,8 @@ struct BenchStepConfig {
   }
 };
 
-// The model of core/nn/model/gpt.h as one writes it in PyTorch.
+// The model of core/nn/model/gpt.h as one writes it in PyTorch. Pure bf16 is all of it there,
+// norms, tables and moments included.
 constexpr const char* kTorchPeer = R"py(
 import sys, time
 import torch
@@ -74,6 +75,8 @@ class Gpt(nn.Module):
         scores = functional.linear(self.lnf(x), self.tok.weight).float()
         return functional.cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
 model = Gpt().to(device)
+if precision == "bf16_pure":
+    model = model.to(torch.bfloat16)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 text = torch.randint(0, vocab, (1 << 20,))
 def step():
@@ -104,10 +107,12 @@ StatusOr<std::unique_ptr<PeerProcess>> StartPeer(const BenchStepConfig& bench,
                                                  const Assembly& assembly) {
   if (bench.peer.empty()) return std::unique_ptr<PeerProcess>();
   const Settings& s = loaded.settings;
-  if (s.model_name != "gpt" || s.optimizer.name != "adamw" || s.train.weights != "fp32") {
+  const bool pure = s.train.precision == "bf16_pure";
+  if (s.model_name != "gpt" || s.optimizer.name != "adamw" ||
+      (s.train.weights != "fp32" && !pure)) {
     return ConfigError(
         "bench step: peer = torch knows model.name = gpt, optimizer.name = adamw and train.weights "
-        "= fp32 only");
+        "= fp32, or bf16 with train.precision = bf16_pure, only");
   }
   TW_ASSIGN_OR_RETURN(const auto model, ParseFields<GptConfig>(loaded.config.section("model")));
   const auto rows = [&](const char* name) {
@@ -312,6 +317,7 @@ Status Compare(const BenchStepConfig& bench, const LoadedConfig& loaded, World& 
     TW_ASSIGN_OR_RETURN(peer_bytes, peer->Turn("peak"));
   }
   const std::string& name = loaded.settings.compressor.name;
+  const bool pure = loaded.settings.train.precision == "bf16_pure";
   const int threads = at::get_num_threads();
   if (json) {
     nlohmann::ordered_json j = {{"bench", "step"},
@@ -330,6 +336,7 @@ Status Compare(const BenchStepConfig& bench, const LoadedConfig& loaded, World& 
     if (!device.name.empty()) j["device"] = device.name;
     if (peer) {
       j["peer"] = bench.peer;
+      if (pure) j["peer_parameters"] = "bf16";
       j["peer_ms"] = Median(times[2]);
       j["peer_ratio"] = with_peer.median;
       j["plain_peer_ratio"] = plain_peer.median;
@@ -350,9 +357,10 @@ Status Compare(const BenchStepConfig& bench, const LoadedConfig& loaded, World& 
                           : device.name);
   if (peer) {
     out << absl::StrFormat(
-        "PyTorch %.2f ms: without the reducer over it %.4f, 90 %% interval %.4f .. %.4f; with it "
+        "PyTorch%s %.2f ms: without the reducer over it %.4f, 90 %% interval %.4f .. %.4f; with it "
         "%.4f\n",
-        Median(times[2]), plain_peer.median, plain_peer.low, plain_peer.high, with_peer.median);
+        pure ? " (model.to(torch.bfloat16), fused AdamW on bf16 parameters)" : "", Median(times[2]),
+        plain_peer.median, plain_peer.low, plain_peer.high, with_peer.median);
   }
   out << "peak with the reducer " << mb(static_cast<double>(reduced->peak_bytes())) << ", without "
       << mb(static_cast<double>(plain->peak_bytes()));

@@ -147,11 +147,13 @@ FieldList<TrainConfig> TrainConfig::Fields() {
       .Text("device", &TrainConfig::device, {"auto", "cpu", "cuda"},
             "where parameters, gradients and states lie; auto: on GPUs when every rank has one of "
             "its own")
-      .Text("precision", &TrainConfig::precision, {"fp32", "bf16"},
-            "bf16: products of the forward pass in bfloat16 (autocast)")
+      .Text(
+          "precision", &TrainConfig::precision, {"fp32", "bf16", "bf16_pure"},
+          "bf16: products of the forward pass in bfloat16 (autocast); bf16_pure: all activations, "
+          "without autocast (weights bf16; gpt and llama)")
       .Text("weights", &TrainConfig::weights, {"fp32", "bf16"},
-            "of linear layers; bf16: they and their gradients take two bytes (precision bf16, "
-            "strategy sync)")
+            "of linear layers; bf16: they and their gradients take two bytes (precision bf16 or "
+            "bf16_pure, strategy sync)")
       .Text("masters", &TrainConfig::masters, {"fp32", "stochastic"},
             "how bf16 weights take small updates: fp32 copies, or rounded at random without any")
       .Real("grad_clip", &TrainConfig::grad_clip, {0},

@@ -59,7 +59,7 @@ struct TaskOptions {
   int world_size = 1;
   at::Device device = at::kCPU;    // of parameters, and of what they are multiplied with
   int64_t batch_size = 8;          // per rank and micro-batch
-  std::string precision = "fp32";  // fp32 | bf16 (autocast)
+  std::string precision = "fp32";  // fp32 | bf16 (autocast) | bf16_pure (with bf16_weights)
   bool bf16_weights = false;       // of linear layers, and with them their gradients
   MemoryConfig memory;             // [memory]: handed to the model
   // What linear layers keep of their inputs; null: the inputs themselves.

@@ -30,13 +30,12 @@ class Head {
     return out.copy_(at::mm(h, w.t()));
   }
 
-  // dh and dW of a block of score gradients; `first` in its row of blocks, or its column.
+  // dh of these rows and dW of a block of score gradients; `first` in its row of blocks, or its
+  // column.
   void AddGradients(const at::Tensor& g, Tile rows, Tile columns, bool first_of_row,
-                    bool first_of_column, const at::Tensor& dh, const at::Tensor& dw) const {
+                    bool first_of_column, const at::Tensor& dh_rows, const at::Tensor& dw) const {
     const at::Tensor g_typed = g.to(type_);
-    if (dh.defined()) {
-      AddProduct(g_typed, WeightOf(columns), first_of_row, dh.narrow(0, rows.from, rows.count));
-    }
+    if (dh_rows.defined()) AddProduct(g_typed, WeightOf(columns), first_of_row, dh_rows);
     if (dw.defined()) {
       AddProduct(g_typed.t(), HiddenOf(rows), first_of_column,
                  dw.narrow(0, columns.from, columns.count));
@@ -107,7 +106,8 @@ at::Tensor LossAndGradients(const Head& head, int64_t chunks, int64_t valid, con
     const at::Tensor scores = head.Scores(rows, all, buffer);
     score_rows.CrossEntropy({scores, head.Labels(rows)}, ScaleOf(valid),
                             losses.narrow(0, rows.from, rows.count));
-    head.AddGradients(scores, rows, all, true, c == 0, dh, dw);
+    head.AddGradients(scores, rows, all, true, c == 0,
+                      dh.defined() ? dh.narrow(0, rows.from, rows.count) : dh, dw);
   }
   return score_rows.Mean(losses, valid);
 }
@@ -138,13 +138,17 @@ void Gradients(const Head& head, int64_t chunks, const at::Tensor& lse, float sc
   const at::Tensor buffer = Buffer(head, chunks, kVocabBlock);
   for (int64_t c = 0; c < chunks; ++c) {
     const Tile rows = TileOf(head.rows(), c, chunks);
+    at::Tensor dh_rows = dh.defined() ? dh.narrow(0, rows.from, rows.count) : dh;
+    const bool narrow = dh.defined() && dh.scalar_type() != at::kFloat;
+    if (narrow) dh_rows = at::empty(dh_rows.sizes(), head.options());
     for (int64_t b = 0; b < NumBlocks(head); ++b) {
       const Tile columns = TileOf(head.vocab(), b, NumBlocks(head));
       const at::Tensor scores = head.Scores(rows, columns, buffer);
       head.score_rows().Gradient({scores, head.Labels(rows), columns.from},
                                  lse.narrow(0, rows.from, rows.count), scale);
-      head.AddGradients(scores, rows, columns, b == 0, c == 0, dh, dw);
+      head.AddGradients(scores, rows, columns, b == 0, c == 0, dh_rows, dw);
     }
+    if (narrow) dh.narrow(0, rows.from, rows.count).copy_(dh_rows);
   }
 }
 
@@ -246,7 +250,7 @@ at::Tensor HeadLoss(const at::Tensor& hidden, const at::Tensor& weight, const at
               "hidden and weight are fp32 or bf16, labels int64");
   const at::Tensor on_host = labels.cpu().contiguous();
   const Call call{ClampTiles(hidden.size(0), options.chunks), CountLabels(on_host, weight.size(0)),
-                  InBf16Scope(hidden.device().type())};
+                  InBf16Scope(hidden.device().type()) || hidden.scalar_type() == at::kBFloat16};
   const at::Tensor label =
       labels.device() == hidden.device() ? labels.contiguous() : ToDevice(on_host, hidden.device());
   const at::Tensor rows = hidden.contiguous();

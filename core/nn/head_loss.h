@@ -14,10 +14,10 @@
 //               token. Backward computes each block again, and from it dh and dW. Four products;
 //               beside dh and dW one block is alive
 //
-// dW is returned once. Under bf16 products take bf16 factors as autocast has it; scores, softmax
-// and the sum over pieces are fp32. Without gradients (evaluation) both forms only compute lse. No
-// valid label: the loss is NaN and gradients 0, as in PyTorch. On a device nothing waits, but for
-// labels that are there. Not thread safe against changes of its inputs.
+// dW is returned once. Under autocast to bf16, and of a bf16 hidden, products take bf16 factors;
+// scores, softmax and the sums over pieces are fp32. Without gradients (evaluation) both forms only
+// compute lse. No valid label: the loss is NaN and gradients 0, as in PyTorch. On a device nothing
+// waits, but for labels that are there. Not thread safe against changes of its inputs.
 
 #include <ATen/core/Tensor.h>
 namespace tw {
@@ -32,7 +32,7 @@ struct HeadLossOptions {
   bool recompute = false;
 };
 
-// hidden [N, D] fp32 or bf16, weight [V, D] fp32, labels int64 [N], each 0 .. V - 1 or
+// hidden [N, D] and weight [V, D] fp32 or bf16, labels int64 [N], each 0 .. V - 1 or
 // kIgnoredLabel, on the host or where the others are -> the mean loss in nats, fp32 []. Throws
 // c10::Error for other labels, other types, and for a second backward through one fused forward.
 at::Tensor HeadLoss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,

@@ -12,7 +12,7 @@
 
 namespace tw {
 
-// y = x weight^T + bias
+// y = x weight^T + bias, the bias in the weight's type
 class Linear : public torch::nn::Module {
  public:
   Linear(int64_t in, int64_t out, bool with_bias = true);
@@ -30,6 +30,8 @@ class Linear : public torch::nn::Module {
   at::Tensor bias;    // [out] or undefined
 
  private:
+  at::Tensor TypedBias() const;
+
   std::shared_ptr<const LinearInput> input_;
   std::optional<GradientSketch> sketch_;
 };
@@ -42,7 +44,8 @@ class Embedding : public torch::nn::Module {
   at::Tensor weight;  // [num, width]
 };
 
-// Mean and variance over the last dimension. Starts as weight 1, bias 0.
+// Mean and variance over the last dimension; of x's type, statistics in fp32. Starts as weight 1,
+// bias 0.
 class LayerNorm : public torch::nn::Module {
  public:
   explicit LayerNorm(int64_t width, double eps = 1e-5);
@@ -54,8 +57,8 @@ class LayerNorm : public torch::nn::Module {
   double eps_;
 };
 
-// x / sqrt(mean(x^2) + eps) * weight, the quotient in fp32 as Hugging Face's LlamaRMSNorm has it.
-// Starts as weight 1.
+// x / sqrt(mean(x^2) + eps) * weight in fp32, returned in x's type. Of a bf16 x it keeps no copy
+// for backward that is wider. Starts as weight 1.
 class RmsNorm : public torch::nn::Module {
  public:
   RmsNorm(int64_t width, double eps);

@@ -7,7 +7,7 @@
 //              has them, to the last bit;   dW_i = codec.WeightGradient(packed, dy_i)
 //
 // Where dW_i is a sketch it arrives at a leaf that stands in for W_i (core/api/sketch.h), and this
-// object is the way back. Under autocast x is cast first, and packed and dW_i have its type.
+// object is the way back. Packed and dW_i have the type of x, which autocast casts first.
 // Without a graph nothing is packed. Not thread safe, like every module.
 
 #include <ATen/core/Tensor.h>

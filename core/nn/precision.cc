@@ -5,6 +5,13 @@
 
 namespace tw {
 
+std::optional<Precision> PrecisionNamed(std::string_view name) {
+  if (name == "fp32") return Precision::kFp32;
+  if (name == "bf16") return Precision::kBf16;
+  if (name == "bf16_pure") return Precision::kBf16Pure;
+  return std::nullopt;
+}
+
 PrecisionScope::PrecisionScope(bool bf16, at::DeviceType device) : bf16_(bf16), device_(device) {
   if (!bf16_) return;
   enabled_before_ = at::autocast::is_autocast_enabled(device_);

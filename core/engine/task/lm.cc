@@ -61,10 +61,11 @@ class LmTask : public ModelTask {
   }
 
   std::optional<ActivationEstimate> EstimateActivations() const override {
-    if (options_.bf16_weights) return std::nullopt;  // the estimate reckons with copies of weights
+    // Under autocast the estimate reckons with copies of weights.
+    if (options_.bf16_weights && precision() == Precision::kBf16) return std::nullopt;
     // Formulas know nothing of codecs; whoever asks then measures.
     if (options_.activations && !options_.activations->keeps_input()) return std::nullopt;
-    return model_->EstimateActivations(options_.batch_size, corpus_.context(), bf16());
+    return model_->EstimateActivations(options_.batch_size, corpus_.context(), precision());
   }
   int64_t samples_per_batch() const override { return options_.batch_size; }
   int64_t tokens_per_batch() const override { return options_.batch_size * corpus_.context(); }

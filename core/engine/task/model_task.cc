@@ -5,12 +5,12 @@
 namespace tw {
 
 at::Tensor ModelTask::Scores(const at::Tensor& input) const {
-  const PrecisionScope precision(bf16_, options_.device.type());
+  const PrecisionScope scope = Scope();
   return model_->Forward(input).to(at::kFloat);
 }
 
 at::Tensor ModelTask::MeanLoss(const at::Tensor& input, const at::Tensor& labels) const {
-  const PrecisionScope precision(bf16_, options_.device.type());
+  const PrecisionScope scope = Scope();
   return model_->Loss(input, labels);
 }
 
@@ -19,17 +19,22 @@ namespace {
 // Weights of linear layers become bf16. What is summed over many rows or divided by stays fp32:
 // token tables, biases, norms, convolutions.
 Status NarrowWeights(const Model& model, const TaskOptions& options) {
-  if (options.precision != "bf16") {
-    return ConfigError("train.weights = \"bf16\" needs train.precision = \"bf16\"");
-  }
-  if (options.activations && !options.activations->keeps_input()) {
+  if (options.precision == "fp32") {
     return ConfigError(
-        "train.weights = \"bf16\": memory.activations keeps less than the inputs of linear layers, "
-        "whose weights must be fp32 then");
+        "train.weights = \"bf16\" needs train.precision = \"bf16\", or \"bf16_pure\"");
   }
+  const ActivationCodec* codec = options.activations.get();
+  if (codec && codec->keeps_input()) codec = nullptr;
   int64_t narrowed = 0;
   for (const auto& module : model.modules(/*include_self=*/false)) {
     if (const auto* linear = module->as<Linear>()) {
+      const int64_t features = linear->weight.size(1);
+      if (codec && codec->GradientColumns(features) < features) {
+        return ConfigError("train.weights = \"bf16\": memory.activations = \"" +
+                           options.memory.activations +
+                           "\" adds updates to weights that it expands from sketches, a part at a "
+                           "time, which needs fp32 ones: use int8, or train.weights = \"fp32\"");
+      }
       linear->weight.set_data(linear->weight.to(at::kBFloat16));
       ++narrowed;
     }
@@ -44,9 +49,15 @@ Status NarrowWeights(const Model& model, const TaskOptions& options) {
 
 StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const char* fallback,
                                            const ModelInput& input) {
-  if (options.precision != "fp32" && options.precision != "bf16") {
+  const std::optional<Precision> precision = PrecisionNamed(options.precision);
+  if (!precision) {
     return ConfigError("train.precision = \"" + options.precision +
-                       "\" is not known; fp32 or bf16");
+                       "\" is not known; fp32, bf16 or bf16_pure");
+  }
+  if (precision == Precision::kBf16Pure && !options.bf16_weights) {
+    return ConfigError(
+        "train.precision = \"bf16_pure\" multiplies by the weights as they are: write "
+        "train.weights = \"bf16\", too");
   }
   const auto& registry = Registry<ModelFactory>::Get();
   TW_ASSIGN_OR_RETURN(const auto* entry, registry.Select(options.model, fallback));
@@ -62,6 +73,7 @@ StatusOr<std::shared_ptr<Model>> MakeModel(const TaskOptions& options, const cha
   }
   TW_ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
                       factory->Create(input, options.seed, options.memory));
+  if (precision == Precision::kBf16Pure) TW_RETURN_IF_ERROR(model->NarrowActivations());
   if (options.bf16_weights) TW_RETURN_IF_ERROR(NarrowWeights(*model, options));
   MoveModule(*model, options.device);  // before sketches are made, which lie where the weights do
   if (options.activations && !options.activations->keeps_input()) {

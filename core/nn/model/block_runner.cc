@@ -52,16 +52,20 @@ int64_t BlockRunner::HeadTiles(int64_t rows) const {
   return std::max<int64_t>(2, TilesWithin(rows, sizes_.vocab * kFloat, kept / 16, kLeastChunkRows));
 }
 
-// Counted from the models' forward pass: who saves what for backward. Under bf16 the residual
-// stream and what norms keep stay fp32, products and their inputs are bf16, and so is a copy of
-// each matrix while the forward pass lasts, or until backward where a graph holds it.
-ActivationEstimate BlockRunner::Estimate(int64_t rows, bool bf16) const {
+// Counted from the models' forward pass: who saves what for backward. Under autocast to bf16 the
+// residual stream and what norms keep stay fp32, products and their inputs are bf16, and so is a
+// copy of each matrix while the forward pass lasts, or until backward where a graph holds it. Pure
+// bf16 has the stream, the matrices and their gradients in two bytes, keeps of norms their input
+// only, and copies a tied head.
+ActivationEstimate BlockRunner::Estimate(int64_t rows, Precision precision) const {
   const LmSizes& s = sizes_;
-  const int64_t half = bf16 ? 2 : 4;  // bytes of what goes through a product
-  const int64_t row = rows * s.width * kFloat, typed_row = rows * s.width * half;
+  const bool autocast = precision == Precision::kBf16, pure = precision == Precision::kBf16Pure;
+  const int64_t half = autocast || pure ? 2 : 4;  // bytes of what goes through a product
+  const int64_t stream = pure ? 2 : 4;
+  const int64_t row = rows * s.width * stream, typed_row = rows * s.width * half;
   const int64_t mlp_tiles = MlpTiles(rows), head_tiles = HeadTiles(rows);
   const auto norm_for = [&](int64_t readers) {
-    return (s.norm_kept - 1) * row + (bf16 ? readers : 1) * typed_row;
+    return (pure ? 0 : s.norm_kept - 1) * row + (autocast ? readers : 1) * typed_row;
   };
   const int64_t statistics = 8 * rows * s.norm_kept;
 
@@ -80,22 +84,25 @@ ActivationEstimate BlockRunner::Estimate(int64_t rows, bool bf16) const {
   // When blocks go backward: what runs again, with its output and the gradients of its matrices,
   // which arrive together; of tiles their sums too.
   const int64_t again = body - block;
-  const int64_t mlp_gradients = s.mlp_matrices * s.width * s.hidden * kFloat;
+  const int64_t mlp_gradients = s.mlp_matrices * s.width * s.hidden * stream;
   int64_t backward =
       row + (tiled ? (mlp + mlp_backward) / mlp_tiles + row + 2 * mlp_gradients : mlp_backward);
-  if (again > 0) backward += again + row + s.matrix_numel * kFloat;
-  const int64_t typed_weights = bf16 ? s.matrix_numel * half : 0;
+  if (again > 0) backward += again + row + s.matrix_numel * stream;
+  const int64_t typed_weights = autocast ? s.matrix_numel * half : 0;
   const int64_t held_weights = typed_weights * (again > 0 || tiled ? 1 : s.layers);
 
   const int64_t head_matrix = s.vocab * s.width * kFloat;
+  const int64_t typed_head = autocast || (pure && s.tied) ? head_matrix / 2 : 0;
   const int64_t scores = rows * s.vocab * kFloat;
   ActivationEstimate out;
-  int64_t head_kept = scores, head_peak = 3 * scores + (bf16 ? head_matrix / 2 : 0);
+  int64_t head_kept = scores, head_peak = 3 * scores + typed_head;
   if (head_tiles > 1) {
     const bool recompute = memory_.head_form == "recompute";
     const int64_t columns = recompute ? std::min(s.vocab, kVocabBlock) : s.vocab;
     const int64_t piece = (rows + head_tiles - 1) / head_tiles * columns * kFloat;
-    const int64_t typed = bf16 ? piece / 2 + (recompute ? 0 : head_matrix) : 0;
+    int64_t typed = half == kFloat ? 0 : piece / 2;
+    // The product for the head's gradient; pure, nothing else hides its fp32 copy.
+    if (typed > 0 && !recompute) typed += head_matrix + (pure ? head_matrix / 2 : 0);
     head_kept = recompute ? 8 * rows : row + head_matrix;
     head_peak = (recompute ? head_kept : 0) + row + head_matrix + piece + typed;
   } else {
@@ -113,7 +120,8 @@ ActivationEstimate BlockRunner::Estimate(int64_t rows, bool bf16) const {
   const int64_t at_head =
       kept + (head_tiles > 1 ? s.layers * typed_weights : held_weights) + head_peak;
   const int64_t at_block = kept - final_norm + held_weights + tied_gradient + backward;
-  const int64_t at_table = ids + row + head_matrix + tied_gradient;
+  const int64_t at_table =
+      ids + rows * s.width * (kFloat + (pure ? stream : 0)) + head_matrix + tied_gradient;
   out.peak = std::max({at_head, at_block, at_table});
   return out;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/api/activations.h"
+#include "core/nn/precision.h"
 
 namespace tw {
 
@@ -44,7 +45,7 @@ class BlockRunner {
   int64_t MlpTiles(int64_t rows) const;
   int64_t HeadTiles(int64_t rows) const;
 
-  ActivationEstimate Estimate(int64_t rows, bool bf16) const;
+  ActivationEstimate Estimate(int64_t rows, Precision precision) const;
   const MemoryConfig& memory() const { return memory_; }
 
  private:

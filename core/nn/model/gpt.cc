@@ -86,7 +86,7 @@ class Gpt : public LanguageModel {
   }
 
   at::Tensor Hidden(const at::Tensor& ids) override {
-    at::Tensor h = tok_->Forward(ids) + pos_->weight.narrow(0, 0, ids.size(1));
+    at::Tensor h = (tok_->Forward(ids) + pos_->weight.narrow(0, 0, ids.size(1))).to(stream_);
     for (const auto& block : blocks_) h = block->Forward(h, *runner_);
     return lnf_->Forward(h);
   }

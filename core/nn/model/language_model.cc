@@ -11,6 +11,11 @@ at::Tensor Model::Loss(const at::Tensor& input, const at::Tensor& labels) {
   return at::cross_entropy_loss(scores.flatten(0, -2), ToDevice(labels.flatten(), scores.device()));
 }
 
+at::Tensor LanguageModel::Forward(const at::Tensor& ids) {
+  const at::Tensor& weight = HeadWeight();
+  return at::linear(Hidden(ids), stream_ == at::kFloat ? weight : weight.to(stream_));
+}
+
 at::Tensor LanguageModel::Loss(const at::Tensor& ids, const at::Tensor& labels) {
   const int64_t pieces = runner_->HeadTiles(ids.numel());
   if (pieces == 1) return Model::Loss(ids, labels);
@@ -19,14 +24,14 @@ at::Tensor LanguageModel::Loss(const at::Tensor& ids, const at::Tensor& labels) 
 }
 
 std::optional<ActivationEstimate> LanguageModel::EstimateActivations(int64_t batch, int64_t tokens,
-                                                                     bool bf16) const {
+                                                                     Precision precision) const {
   // What a codec keeps of the layers' inputs no formula here knows.
   const auto* entry = Registry<ActivationCodec>::Get().Find(runner_->memory().activations);
   if (entry) {
     const auto codec = entry->make(ConfigSection{});
     if (!codec.ok() || !(*codec)->keeps_input()) return std::nullopt;
   }
-  return runner_->Estimate(batch * tokens, bf16);
+  return runner_->Estimate(batch * tokens, precision);
 }
 
 Status RefuseMemory(const MemoryConfig& memory) {

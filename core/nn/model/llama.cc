@@ -165,8 +165,9 @@ class LlamaTrunk : public torch::nn::Module {
   void KeepInputs(LinearInputs& inputs) {
     for (const auto& layer : layers_) layer->KeepInputs(inputs);
   }
-  at::Tensor Forward(const at::Tensor& ids, const BlockRunner& runner) const {
-    at::Tensor h = embed->Forward(ids);
+  at::Tensor Forward(const at::Tensor& ids, at::ScalarType stream,
+                     const BlockRunner& runner) const {
+    at::Tensor h = embed->Forward(ids).to(stream);
     for (const auto& layer : layers_) h = layer->Forward(h, rotary_, runner);
     return norm_->Forward(h);
   }
@@ -192,7 +193,9 @@ class Llama : public LanguageModel {
     }
   }
 
-  at::Tensor Hidden(const at::Tensor& ids) override { return trunk_->Forward(ids, *runner_); }
+  at::Tensor Hidden(const at::Tensor& ids) override {
+    return trunk_->Forward(ids, stream_, *runner_);
+  }
   Status KeepInputs(LinearInputs inputs) override {
     inputs_ = std::move(inputs);
     trunk_->KeepInputs(inputs_);

@@ -16,6 +16,7 @@
 #include "core/api/activations.h"
 #include "core/nn/linear_input.h"
 #include "core/nn/model/model_factory.h"
+#include "core/nn/precision.h"
 #include "core/nn/torch.h"
 
 namespace tw {
@@ -35,13 +36,18 @@ class Model : public torch::nn::Module {
   // Of Loss and its backward on such a batch; nothing where the model has no formula.
   virtual std::optional<ActivationEstimate> EstimateActivations(int64_t /*batch*/,
                                                                 int64_t /*tokens*/,
-                                                                bool /*bf16*/) const {
+                                                                Precision) const {
     return std::nullopt;
   }
   // Linear layers keep for backward what `inputs` pack. Before the first Forward. ConfigError from
   // models that have no such layers.
   virtual Status KeepInputs(LinearInputs inputs) {
     return ConfigError("only gpt and llama know memory.activations other than none");
+  }
+  // From the embedding on activations are bf16. Before the first Forward; weights of linear layers
+  // are bf16 then. ConfigError from models that have no such form.
+  virtual Status NarrowActivations() {
+    return ConfigError("only gpt and llama know train.precision = \"bf16_pure\"");
   }
   // Before the forward passes of a step of the optimizer, in training.
   void BeginStep(uint64_t step) { inputs_.BeginStep(step); }
@@ -62,16 +68,19 @@ class LanguageModel : public Model {
   virtual at::Tensor Hidden(const at::Tensor& ids) = 0;
   virtual const at::Tensor& HeadWeight() const = 0;  // [vocab, width], no bias
 
-  at::Tensor Forward(const at::Tensor& ids) override {
-    return at::linear(Hidden(ids), HeadWeight());
-  }
+  at::Tensor Forward(const at::Tensor& ids) override;
   at::Tensor Loss(const at::Tensor& ids, const at::Tensor& labels) override;
   std::optional<ActivationEstimate> EstimateActivations(int64_t batch, int64_t tokens,
-                                                        bool bf16) const override;
+                                                        Precision precision) const override;
+  Status NarrowActivations() override {
+    stream_ = at::kBFloat16;
+    return OkStatus();
+  }
 
  protected:
   explicit LanguageModel(std::shared_ptr<const BlockRunner> runner) : runner_(std::move(runner)) {}
   const std::shared_ptr<const BlockRunner> runner_;
+  at::ScalarType stream_ = at::kFloat;  // what blocks take and return, but under autocast
 };
 
 // A ConfigError that names the first key of `memory` that is not at its default.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/engine/tensor_memory.h"
+#include "core/nn/layers.h"
 #include "core/nn/model/gpt.h"
 #include "core/nn/model/llama.h"
 #include "core/nn/precision.h"
@@ -31,7 +32,8 @@ std::vector<Way> Ways() {
 }
 
 // Bytes at the worst moment of loss and backward beside parameters and gradients, ids included.
-int64_t Measure(LanguageModel& model, int64_t batch, int64_t tokens, int64_t vocab, bool bf16) {
+int64_t Measure(LanguageModel& model, int64_t batch, int64_t tokens, int64_t vocab,
+                Precision precision) {
   for (at::Tensor& p : model.parameters()) p.mutable_grad() = torch::zeros_like(p);
   const int64_t before = LiveTensorBytes();
   ResetPeakTensorBytes();
@@ -39,7 +41,7 @@ int64_t Measure(LanguageModel& model, int64_t batch, int64_t tokens, int64_t voc
     const at::Tensor ids = torch::randint(vocab, {batch, tokens + 1}, torch::kLong);
     at::Tensor loss;
     {
-      const PrecisionScope precision(bf16, at::kCPU);
+      const PrecisionScope scope(precision == Precision::kBf16, at::kCPU);
       loss = model.Loss(ids.narrow(1, 0, tokens), ids.narrow(1, 1, tokens));
     }
     loss.backward();
@@ -47,7 +49,15 @@ int64_t Measure(LanguageModel& model, int64_t batch, int64_t tokens, int64_t voc
   return PeakTensorBytes() - before;
 }
 
-void ExpectEstimate(const std::string& kind, int64_t vocab, bool bf16) {
+void Narrow(LanguageModel& model) {
+  TW_CHECK_OK(model.NarrowActivations());
+  for (const auto& module : model.modules()) {
+    const auto* linear = module->as<Linear>();
+    if (linear) linear->weight.set_data(linear->weight.to(at::kBFloat16));
+  }
+}
+
+void ExpectEstimate(const std::string& kind, int64_t vocab, Precision precision) {
   InstallTensorMemoryCounter();
   const int64_t batch = 2, tokens = 256;
   for (const Way& way : Ways()) {
@@ -57,37 +67,44 @@ void ExpectEstimate(const std::string& kind, int64_t vocab, bool bf16) {
                     : CreateLlama({.layers = 4, .width = 64, .heads = 4}, input, 1, way.memory);
     ASSERT_TRUE(made.ok()) << made.status();
     LanguageModel& model = **made;
-    const auto estimate = model.EstimateActivations(batch, tokens, bf16);
+    if (precision == Precision::kBf16Pure) Narrow(model);
+    const auto estimate = model.EstimateActivations(batch, tokens, precision);
     ASSERT_TRUE(estimate.has_value());
     const auto predicted = static_cast<double>(estimate->peak);
-    const auto measured = static_cast<double>(Measure(model, batch, tokens, vocab, bf16));
+    const auto measured = static_cast<double>(Measure(model, batch, tokens, vocab, precision));
     EXPECT_NEAR(predicted / measured, 1, kTolerance)
-        << kind << ", " << way.name << ", vocabulary " << vocab << (bf16 ? ", bf16" : "")
-        << ": predicted " << predicted << ", measured " << measured;
+        << kind << ", " << way.name << ", vocabulary " << vocab << ", precision "
+        << static_cast<int>(precision) << ": predicted " << predicted << ", measured " << measured;
   }
 }
 
 TEST(ActivationEstimate, OfGptIsWithinTwelvePercent) {
-  ExpectEstimate("gpt", 256, false);
-  ExpectEstimate("gpt", 3000, false);
+  ExpectEstimate("gpt", 256, Precision::kFp32);
+  ExpectEstimate("gpt", 3000, Precision::kFp32);
 }
 
 TEST(ActivationEstimate, OfLlamaIsWithinTwelvePercent) {
-  ExpectEstimate("llama", 256, false);
-  ExpectEstimate("llama", 3000, false);
+  ExpectEstimate("llama", 256, Precision::kFp32);
+  ExpectEstimate("llama", 3000, Precision::kFp32);
 }
 
 TEST(ActivationEstimate, UnderBf16IsWithinTwelvePercent) {
-  ExpectEstimate("gpt", 256, true);
-  ExpectEstimate("llama", 256, true);
-  ExpectEstimate("llama", 3000, true);
+  ExpectEstimate("gpt", 256, Precision::kBf16);
+  ExpectEstimate("llama", 256, Precision::kBf16);
+  ExpectEstimate("llama", 3000, Precision::kBf16);
+}
+
+TEST(ActivationEstimate, OfPureBf16IsWithinTwelvePercent) {
+  for (const char* kind : {"gpt", "llama"}) {
+    for (const int64_t vocab : {256, 3000}) ExpectEstimate(kind, vocab, Precision::kBf16Pure);
+  }
 }
 
 TEST(ActivationEstimate, LayersAddUpToNoMoreThanThePeak) {
   for (const Way& way : Ways()) {
     const auto model = CreateGpt({.layers = 4}, {.context = 512}, 1, way.memory);
     ASSERT_TRUE(model.ok());
-    const auto estimate = (*model)->EstimateActivations(4, 512, false);
+    const auto estimate = (*model)->EstimateActivations(4, 512, Precision::kFp32);
     int64_t sum = 0;
     for (const auto& layer : estimate->layers) sum += layer.bytes;
     EXPECT_EQ(estimate->layers.size(), 7u);

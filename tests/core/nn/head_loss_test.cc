@@ -214,6 +214,34 @@ TEST(HeadLoss, ABf16WeightHasTheGradientOfAnFp32OneRounded) {
   }
 }
 
+// Of the same numbers: products have bf16 factors as under autocast, and the gradient of a bf16
+// hidden is summed over blocks of the vocabulary in fp32.
+TEST(HeadLoss, OfABf16HiddenIsThatUnderAutocastRounded) {
+  for (const Shape& shape : {Shape{131, 32, 700}, {1, 1, 3}, {7, 5, 40 * kVocabBlock + 1}}) {
+    Case wide(shape, 17), narrow(shape, 17);
+    narrow.hidden = narrow.hidden.detach().to(at::kBFloat16).requires_grad_();
+    wide.hidden.detach().copy_(narrow.hidden.detach());
+    for (const double upstream : {1.0, 0.25}) {
+      for (const bool recompute : {false, true}) {
+        const auto loss = [&](const Case& k) {
+          return HeadLoss(k.hidden, k.weight, k.labels, {4, recompute});
+        };
+        const Outcome ours = GradientsOf(narrow, upstream, loss);
+        const Outcome expected = GradientsOf(wide, upstream, [&](const Case& k) {
+          const PrecisionScope precision(true, at::kCPU);
+          return loss(k);
+        });
+        if (shape.rows > 1) {  // one row: it is ignored
+          EXPECT_EQ(ours.loss, expected.loss);
+        }
+        ASSERT_EQ(ours.dh.scalar_type(), at::kBFloat16);
+        EXPECT_TRUE(at::equal(ours.dh, expected.dh.to(at::kBFloat16)));
+        EXPECT_TRUE(at::equal(ours.dw, expected.dw));
+      }
+    }
+  }
+}
+
 TEST(HeadLoss, ThreadsDoNotChangeTheLoss) {
   const Case c({300, 16, 900});
   const int before = at::get_num_threads();

@@ -66,7 +66,8 @@ class OnDevice(harness.ProgramTest):
 
     def test_a_text_to_rounding(self):
         for changes in ({"compressor__name": "topk", "compressor__ratio": 0.05, "feedback__name": "ef14", "train__grad_clip": 1},
-                        {"train__precision": "bf16", "train__weights": "bf16", "compressor__name": "powersgd", "feedback__name": "ef14"}):
+                        {"train__precision": "bf16", "train__weights": "bf16", "compressor__name": "powersgd", "feedback__name": "ef14"},
+                        {"train__precision": "bf16_pure", "train__weights": "bf16", "train__masters": "stochastic"}):
             with self.subTest(**changes):
                 host, device = self.both(2, TEXT, changes)
                 narrow = "train__precision" in changes

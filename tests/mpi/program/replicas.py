@@ -47,18 +47,20 @@ class Replicas(harness.ProgramTest):
     def test_bf16_weights(self):
         """Halves of what travels; losses as with fp32 ones."""
         losses = {}
-        for masters, compressor, feedback in (("fp32", "none", "none"), ("stochastic", "none", "none"), ("fp32", "topk", "ef14"),
-                                              ("stochastic", "blockquant", "ef14"), ("fp32", "powersgd", "ef21")):
-            with self.subTest(masters=masters, compressor=compressor):
-                run_dir = f"{masters}-{compressor}"
-                self.train(2, run__dir=run_dir, train__steps=40, train__precision="bf16", train__weights="bf16", train__masters=masters,
+        for precision, masters, compressor, feedback in (
+                ("bf16", "fp32", "none", "none"), ("bf16", "stochastic", "none", "none"), ("bf16", "fp32", "topk", "ef14"),
+                ("bf16", "stochastic", "blockquant", "ef14"), ("bf16", "fp32", "powersgd", "ef21"),
+                ("bf16_pure", "fp32", "none", "none"), ("bf16_pure", "stochastic", "topk", "ef14")):
+            with self.subTest(precision=precision, masters=masters, compressor=compressor):
+                run_dir = f"{precision}-{masters}-{compressor}"
+                self.train(2, run__dir=run_dir, train__steps=40, train__precision=precision, train__weights="bf16", train__masters=masters,
                            compressor__name=compressor, feedback__name=feedback, compressor__min_numel=512)
                 summary = self.summary(run_dir)
                 self.assertEqual((summary["status"], summary["steps"], summary["skipped_steps"]), ("finished", 40, 0))
                 losses[run_dir] = summary["final_loss"]
         self.train(2, run__dir="wide", train__steps=40, train__precision="bf16")
         wide = self.summary("wide")["final_loss"]
-        for run_dir in ("fp32-none", "stochastic-none"):
+        for run_dir in ("bf16-fp32-none", "bf16-stochastic-none", "bf16_pure-fp32-none"):
             self.assertLess(abs(losses[run_dir] / wide - 1), 0.02, f"{run_dir}: {losses[run_dir]}, fp32 weights {wide}")
 
     def test_topk_at_2_and_reencode_at_4_ranks(self):

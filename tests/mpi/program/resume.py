@@ -23,6 +23,8 @@ KINDS = {
     "bf16_masters": {"train__precision": "bf16", "train__weights": "bf16", "compressor__name": "blockquant",
                      "feedback__name": "ef14"},
     "bf16_stochastic": {"train__precision": "bf16", "train__weights": "bf16", "train__masters": "stochastic"},
+    "pure_masters": {"train__precision": "bf16_pure", "train__weights": "bf16", "compressor__name": "topk", "feedback__name": "ef14"},
+    "pure_stochastic": {"train__precision": "bf16_pure", "train__weights": "bf16", "train__masters": "stochastic"},
     "mini_bf16": {"optimizer__name": "adam_mini", "optimizer__state": "bf16"},
 }
 
@@ -89,6 +91,13 @@ class KillAndResume(harness.ProgramTest):
 
     def test_bf16_weights_with_copies(self):
         self.check("bf16_masters")
+
+    @unittest.skipUnless(harness.SLOW, "label slow")
+    def test_pure_bf16_with_copies(self):
+        self.check("pure_masters")
+
+    def test_pure_bf16_rounded_at_random(self):
+        self.check("pure_stochastic")
 
     def test_int4_states(self):
         self.check("int4_rank1")

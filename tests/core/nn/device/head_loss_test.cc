@@ -105,6 +105,9 @@ TEST_F(DeviceHeadLoss, UnderBf16) {
   ExpectTheHosts(c, 5e-3);
   c.weight = c.weight.to(at::kBFloat16);
   ExpectTheHosts(c, 8e-3);
+  c.hidden = c.hidden.to(at::kBFloat16);
+  c.bf16 = false;
+  ExpectTheHosts(c, 8e-3);
 }
 
 TEST_F(DeviceHeadLoss, OfNoLabelIsNanWithoutAGradient) {

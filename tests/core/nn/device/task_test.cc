@@ -108,6 +108,20 @@ TEST_F(DeviceTask, UnderBf16) {
   ExpectTheHosts({"lm", "llama", kSmall, "bf16", true}, 2e-2);
 }
 
+TEST_F(DeviceTask, InPureBf16) {
+  for (const char* model : {"gpt", "llama"}) {
+    ExpectTheHosts({"lm", model, kSmall, "bf16_pure", true}, 2e-2);
+    for (const char* form : {"fused", "recompute"}) {
+      const MemoryConfig memory{
+          .activations = "checkpoint", .mlp_chunks = 3, .head_chunks = 4, .head_form = form};
+      ExpectTheHosts({"lm", model, kSmall, "bf16_pure", true, memory}, 2e-2);
+    }
+    MemoryConfig memory;
+    memory.activations = "int8";
+    ExpectTheHosts({"lm", model, kSmall, "bf16_pure", true, memory, "int8"}, 2e-2);
+  }
+}
+
 TEST_F(DeviceTask, WhereMemoryIsSaved) {
   for (const char* model : {"gpt", "llama"}) {
     for (const char* form : {"fused", "recompute"}) {
