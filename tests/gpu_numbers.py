@@ -73,7 +73,8 @@ def of_bytes(each):
 def commands(sizes, peer):
     """[(words of tightwire, figures)] in the order of worth."""
     cuda = ["device=cuda", *peer]
-    gpt = ["bench", "step", *cuda, *sizes["step"], *sizes["model"], "train.precision=bf16"]
+    model = ["bench", "step", *cuda, *sizes["step"], *sizes["model"]]
+    gpt = [*model, "train.precision=bf16"]
 
     def encode(words, *figures):
         return ["bench", "encode", *cuda, *sizes["encode"], *words], list(figures)
@@ -112,6 +113,9 @@ def commands(sizes, peer):
         ([*gpt, "optimizer.state=int4", "memory.head_chunks=0"],
          [Figure("  peak MB with int4 states and head in pieces", over("plain_peak_bytes", "one", 2**-20), form="{:.0f}"),
           Figure("  that step over PyTorch's plain one", get("plain_peer_ratio"), form="{:.3f}")]),
+        ([*model, "train.precision=bf16_pure", "train.weights=bf16"],
+         [Figure("GPT 124 M without autocast: step over PyTorch's model.to(bfloat16)", get("plain_peer_ratio"), form="{:.3f}"),
+          Figure("  peak MB", over("plain_peak_bytes", "one", 2**-20), form="{:.0f}")]),
         (["bench", "memory", "name=head", "form=fused", "device=cuda", *sizes["head"]],
          [Figure("LM head 8192 x 128k in pieces: peak over plain", over("extra_peak_bytes", "plain_extra_peak_bytes"), ("<=", 0.05), "{:.4f}"),
           Figure("  time over plain", over("ms", "plain_ms"))]),
