@@ -50,19 +50,21 @@ Status Communicator::AllReduceSum(std::span<double> values, const OpTag& tag) {
   return OkStatus();
 }
 
-Status Communicator::Agree(uint64_t fingerprint, const std::string& what) {
+Status Communicator::Agree(uint64_t fingerprint, const std::string& what, Fault differing) {
   TW_ASSIGN_OR_RETURN(const std::vector<int64_t> all,
                       AllGatherInt(static_cast<int64_t>(fingerprint), {0, -1, "agreement"}));
-  std::string differing;
+  std::string ranks;
   int count = 0;
   for (size_t r = 1; r < all.size(); ++r) {
     if (all[r] == all[0]) continue;
-    differing += (differing.empty() ? "" : ", ") + std::to_string(r);
+    ranks += (ranks.empty() ? "" : ", ") + std::to_string(r);
     ++count;
   }
   if (count == 0) return OkStatus();
-  return PeerError((count == 1 ? "rank " : "ranks ") + differing + (count == 1 ? " has" : " have") +
-                   " a different " + what + " than rank 0");
+  return WithFault(PeerError((count == 1 ? "rank " : "ranks ") + ranks +
+                             (count == 1 ? " has" : " have") + " a different " + what +
+                             " than rank 0"),
+                   differing);
 }
 
 }  // namespace tw

@@ -83,7 +83,8 @@ class Communicator {
   Status AllReduceSum(std::span<double> values, const OpTag& tag);
   // OK when all ranks pass the same fingerprint; otherwise the same error on all of them, naming
   // the ranks that differ from rank 0 ("ranks 1, 3 have a different <what> than rank 0").
-  Status Agree(uint64_t fingerprint, const std::string& what);
+  // `differing` is the fault of that error; of one of the wire it is the peer.
+  Status Agree(uint64_t fingerprint, const std::string& what, Fault differing = Fault::kPeer);
 };
 
 }  // namespace tw

@@ -85,10 +85,9 @@ Status Trainer::CheckReplicas() {
   if (parts_.comm->size() == 1) return OkStatus();
   const DeviceScope scope(parts_.device.training);
   const uint64_t hash = ParametersHash(parts_.reducer->views());
-  return WithFault(parts_.lane->Run([&] {
-    return parts_.comm->Agree(hash, "params_hash after step " + std::to_string(step_));
-  }),
-                   Fault::kBug);
+  return parts_.lane->Run([&] {
+    return parts_.comm->Agree(hash, "params_hash after step " + std::to_string(step_), Fault::kBug);
+  });
 }
 
 StatusOr<double> Trainer::ComputeGradients() {

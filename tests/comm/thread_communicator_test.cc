@@ -67,6 +67,16 @@ TEST(ThreadCommunicator, MissedDeadlineNamesOperationAndMissingRanks) {
   });
 }
 
+// Only what differs has the fault that it is said to have.
+TEST(ThreadCommunicator, AMissingRankIsAPeersFaultInAgreementsToo) {
+  RunRanks(2, 0.5, [](Communicator& comm) {
+    const uint64_t mine = static_cast<uint64_t>(comm.rank());
+    EXPECT_EQ(FaultOf(comm.Agree(mine, "hash", Fault::kBug)), Fault::kBug);
+    EXPECT_EQ(FaultOf(comm.Agree(mine, "hash")), Fault::kPeer);
+    if (comm.rank() == 0) EXPECT_EQ(FaultOf(comm.Agree(7, "hash", Fault::kBug)), Fault::kPeer);
+  });
+}
+
 TEST(ThreadCommunicator, LateRankAndLaterOperationsFailAtOnce) {
   auto group = MakeThreadGroup(3, 0.05);
   const Status waiting = group[0]->Barrier({1, -1, "first"});

@@ -57,7 +57,8 @@ TEST(DeviceModule, AMissingModuleSaysHowToGetOne) {
 TEST(DeviceModule, AModuleOfAnotherBuildIsRefused) {
   const auto abi = LoadDeviceModule({Fake("fake_driver_3"), Fake("fake_module_abi")});
   EXPECT_EQ(abi.module, nullptr);
-  EXPECT_THAT(abi.reason, HasSubstr("module of another build: interface 4711, wanted 2 ("));
+  EXPECT_THAT(abi.reason, HasSubstr("module of another build: interface 4711, wanted " +
+                                    std::to_string(kCudaModuleAbi) + " ("));
   const auto version = LoadDeviceModule({Fake("fake_driver_3"), Fake("fake_module_version")});
   EXPECT_EQ(version.module, nullptr);
   EXPECT_THAT(version.reason, HasSubstr("module of another build: 0.0.1 at long ago, wanted "));
