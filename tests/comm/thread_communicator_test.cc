@@ -73,7 +73,8 @@ TEST(ThreadCommunicator, AMissingRankIsAPeersFaultInAgreementsToo) {
     const uint64_t mine = static_cast<uint64_t>(comm.rank());
     EXPECT_EQ(FaultOf(comm.Agree(mine, "hash", Fault::kBug)), Fault::kBug);
     EXPECT_EQ(FaultOf(comm.Agree(mine, "hash")), Fault::kPeer);
-    if (comm.rank() == 0) EXPECT_EQ(FaultOf(comm.Agree(7, "hash", Fault::kBug)), Fault::kPeer);
+    if (comm.rank() == 1) return;
+    EXPECT_EQ(FaultOf(comm.Agree(7, "hash", Fault::kBug)), Fault::kPeer);
   });
 }
 
