@@ -378,6 +378,11 @@ Status RunBenchStep(const std::vector<std::string>& arguments, bool json, std::o
   std::vector<std::string> overrides = {"data.path=synthetic"}, known;
   TW_RETURN_IF_ERROR(SplitWords(arguments, &own, &overrides, &known));
   TW_ASSIGN_OR_RETURN(const auto bench, ParseFields<BenchStepConfig>(own.section("bench")));
+  for (const std::string& word : overrides) {
+    if (word.starts_with("train.device=")) {
+      return ConfigError("bench step: write device = cpu or cuda in place of train.device");
+    }
+  }
   overrides.push_back("train.device=" + bench.device);
   TW_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadedConfig::Load("", overrides, known));
   TW_ASSIGN_OR_RETURN(const auto world, World::Open("thread", 60));

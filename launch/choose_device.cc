@@ -165,7 +165,7 @@ Status OpenChosenDevice(const LoadedConfig& loaded, const DeviceModule& devices,
   if (why.empty()) {
     const Status opened = world.OpenDevice(devices, number, comm.backend, comm.timeout_s);
     const Fault fault = FaultOf(opened);
-    if (must || opened.ok() || fault == Fault::kPeer || fault == Fault::kBug) return opened;
+    if (opened.ok() || fault == Fault::kPeer || fault == Fault::kBug) return opened;
     why = std::string(opened.message());
   }
   if (must) {

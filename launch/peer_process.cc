@@ -5,15 +5,29 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <string_view>
 
 namespace tw {
+namespace {
+
+// In front of every script: what is missing is a line for us, and no traceback.
+constexpr const char* kNeeds = R"py(
+try:
+    import torch
+except ImportError as missing:
+    print(f"missing: {missing}", flush=True)
+    raise SystemExit(0)
+)py";
+constexpr std::string_view kMissing = "missing: ";
+
+}  // namespace
 
 StatusOr<std::unique_ptr<PeerProcess>> PeerProcess::Start(
     const std::string& python, const std::string& script,
     const std::vector<std::string>& arguments) {
   int to[2], from[2];
   if (pipe(to) != 0 || pipe(from) != 0) return BugError("bench: no pipe");
-  std::vector<std::string> words = {python, "-c", script};
+  std::vector<std::string> words = {python, "-c", kNeeds + script};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -34,6 +48,10 @@ StatusOr<std::unique_ptr<PeerProcess>> PeerProcess::Start(
   peer->to_ = fdopen(to[1], "w");
   peer->from_ = fdopen(from[0], "r");
   TW_ASSIGN_OR_RETURN(const std::string ready, peer->ReadLine());
+  if (ready.starts_with(kMissing)) {
+    return ConfigError("bench.python = \"" + python +
+                       "\" does not run the peer: " + ready.substr(kMissing.size()));
+  }
   if (ready == "none") return std::unique_ptr<PeerProcess>();
   return peer;
 }

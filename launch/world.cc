@@ -106,8 +106,8 @@ Status World::OpenDevice(const DeviceModule& devices, int number, const std::str
   if (!module) {
     mine = DataError("no GPU to use: " + devices.reason);
   } else if (backend == "nccl" && !module->make_nccl) {
-    mine = DataError("comm.backend = nccl: the module was " + std::string(module->nccl) +
-                     "; mpi works");
+    mine = DataError("the module was " + std::string(module->nccl) +
+                     ", which comm.backend = nccl needs");
   } else {
     auto opened = OpenBesideTensors(*module, number);
     mine = opened.status();

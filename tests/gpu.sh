@@ -167,13 +167,15 @@ tw_say "numbers: tests/gpu_numbers.py"
 python3 -B tests/gpu_numbers.py --python "${TIGHTWIRE_PEER_PYTHON:-python3}" --ranks "$((gpus > 2 ? 2 : gpus))" --out build/gpu --limit 420 </dev/null || failed=1
 
 if tw_have compute-sanitizer; then
-  while read -r program; do
-    tw_say "compute-sanitizer $(basename "$program")"
-    timeout 240 compute-sanitizer --error-exitcode 9 "$program" --gtest_brief=1 --gtest_filter=-QueueOfLargeTensors.* >"$log.sanitizer" 2>&1
+  # sanitize TOOL PROGRAM
+  sanitize() {
+    local rc
+    tw_say "compute-sanitizer $1 $(basename "$2")"
+    timeout 240 compute-sanitizer --tool "$1" --error-exitcode 9 "$2" --gtest_brief=1 --gtest_filter=-QueueOfLargeTensors.* >"$log.sanitizer" 2>&1
     rc=$?
-    grep -E 'ERROR SUMMARY' "$log.sanitizer" | tail -1
+    grep -E '(ERROR|RACECHECK) SUMMARY' "$log.sanitizer" | tail -1
     if ((rc == 9)); then
-      grep -m5 -E '^=+ +(Invalid|Race|Error|Program hit)' "$log.sanitizer"
+      grep -m5 -E '^=+ +(Invalid|Error|Program hit|.*[Rr]ace|Barrier|Divergent)' "$log.sanitizer"
       failed=1
     elif ((rc == 124)); then
       tw_say "compute-sanitizer found nothing in 240 s, and was not through"
@@ -181,7 +183,11 @@ if tw_have compute-sanitizer; then
       tw_say "compute-sanitizer ended with $rc: $(tail -1 "$log.sanitizer")"
       failed=1
     fi
-  done < <(cuda_programs)
+  }
+  while read -r program; do sanitize memcheck "$program"; done < <(cuda_programs)
+  # Shared memory and barriers: the kernels themselves.
+  kernels=$(cuda_programs | grep '/cuda_kernel_tests$')
+  for tool in racecheck synccheck; do sanitize "$tool" "$kernels"; done
 else
   tw_say "no compute-sanitizer here: not run"
 fi

@@ -16,7 +16,7 @@ Examples
   tests/gpu_numbers.py
   tests/gpu_numbers.py --python ~/torch/bin/python --out runs/h200
 
-Exit codes: 0 all commands ran, whatever they measured; 1 one failed; 2 usage; 3 no program.
+Exit codes: 0 all commands ran, however fast; 1 one failed, was not reached in time, or what must be equal is not; 2 usage; 3 no program.
 """
 import argparse
 import json
@@ -41,10 +41,11 @@ TINY = {"encode": ["numel=4096", "repetitions=7"], "products": ["rows=64", "cols
 
 
 class Figure:
-    """A line of the table: what it is, how to read it off a row, and what it must be: ('>=' or '<=', number), or None."""
+    """A line of the table: what it is, how to read it off a row, and what it must be: ('>=' or '<=', number), or None. Where it
+    `must`, another number is a failure."""
 
-    def __init__(self, what, value, limit=None, form="{:.2f}"):
-        self.what, self.value, self.limit, self.form = what, value, limit, form
+    def __init__(self, what, value, limit=None, form="{:.2f}", must=False):
+        self.what, self.value, self.limit, self.form, self.must = what, value, limit, form, must
 
     def line(self, row):
         value = self.value(row) if row else None
@@ -133,6 +134,7 @@ class Numbers:
         shown = " ".join([*launcher, "tightwire", *words])
         left = self.end - time.monotonic()
         if left <= 0:
+            self.failed += 1
             print(f"gpu_numbers: no time left for: {shown}", file=sys.stderr)
             return None
         print(f"gpu_numbers: {shown}", file=sys.stderr, flush=True)
@@ -156,7 +158,12 @@ class Numbers:
             self.failed += 1
             print("gpu_numbers: failed: it printed no row", file=sys.stderr)
         row = {**rows[0], "one": 1} if rows else None
-        self.lines += [figure.line(row) for figure in figures]
+        for figure in figures:
+            self.add(figure, row)
+
+    def add(self, figure, row):
+        self.lines.append(figure.line(row))
+        self.failed += figure.must and self.lines[-1][3] != "ok"
 
     def losses(self, sizes):
         """The last loss of a few steps on the GPU and on the host, by gradients of topk under EF14."""
@@ -170,8 +177,8 @@ class Numbers:
             except (OSError, KeyError):
                 found.append(None)
         row = {"difference": abs(found[0] - found[1]) / found[1]} if None not in found else None
-        figure = Figure(f"train by {self.options.backend}, one rank: loss off the host's by", get("difference"), ("<=", 1e-3), "{:.1e}")
-        self.lines.append(figure.line(row))
+        figure = Figure(f"train by {self.options.backend}, one rank: loss off the host's by", get("difference"), ("<=", 1e-3), "{:.1e}", must=True)
+        self.add(figure, row)
 
 
     def replicas(self, sizes, ranks, mpirun):
@@ -188,7 +195,7 @@ class Numbers:
             except (OSError, KeyError):
                 found.append(None)
         row = {"same": int(found[0] == found[1])} if None not in found else None
-        self.lines.append(Figure(f"train on {ranks} GPUs: parameters by {self.options.backend} those by mpi", get("same"), (">=", 1), "{}").line(row))
+        self.add(Figure(f"train on {ranks} GPUs: parameters by {self.options.backend} those by mpi", get("same"), (">=", 1), "{}", must=True), row)
 
 
 def has_torch(python, tiny):

@@ -39,7 +39,7 @@ StatusOr<std::shared_ptr<NcclEngine>> NcclEngine::Create(const NcclOptions& opti
                       control.AllGatherInt(mine.ok(), {0, -1, "taking the devices"}));
   TW_RETURN_IF_ERROR(mine);
   for (size_t r = 0; r < able.size(); ++r) {
-    if (!able[r]) return PeerError("rank " + std::to_string(r) + " cannot use its device");
+    if (!able[r]) return DataError("rank " + std::to_string(r) + " cannot use its device");
   }
   TW_RETURN_IF_ERROR(engine->InitNccl(control));
   return engine;

@@ -25,7 +25,11 @@ class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
   virtual uint8_t* Allocate(size_t bytes) = 0;  // aligned to 256; throws std::bad_alloc
-  virtual void Free(uint8_t* memory) = 0;       // waits for what the device is still doing
+  // What the device is still doing may go on with it. Waits for nothing: a thread that waited here
+  // for a peer's bytes could not give the peer up.
+  virtual void Free(uint8_t* memory) = 0;
+  // Gives back what was freed, when all that the device does is done, for which it waits.
+  virtual void GiveBack() {}
 };
 
 // What a queue had been told at some moment.

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "core/base/device.h"
 #include "core/base/file_io.h"
 #include "core/engine/agree.h"
 #include "core/engine/checkpoint.h"
@@ -60,7 +61,10 @@ Status WriteOwnFiles(const fs::path& folder, const CheckpointSpec& spec, int ran
     TW_RETURN_IF_ERROR(
         WriteFile(folder, kReplicatedFile, SlotTensors(*spec.state, Reshard::kReplicated), files));
   }
-  return WriteFile(folder, RankFile(rank), SlotTensors(*spec.state, Reshard::kKeepMean), files);
+  TW_RETURN_IF_ERROR(
+      WriteFile(folder, RankFile(rank), SlotTensors(*spec.state, Reshard::kKeepMean), files));
+  // What a device could not give was written as zeros.
+  return CurrentQueue() ? CurrentQueue()->Wait() : OkStatus();
 }
 
 std::string ToText(const std::vector<File>& files) {

@@ -23,7 +23,7 @@ Async Nothing() { co_return OkStatus(); }
 }  // namespace
 
 // LibTorch runs it after a parameter's gradient is complete, once a backward, on the thread that
-// called backward.
+// called backward or, for a device, on one of its own while that thread waits.
 class GradientReducer::Hook : public torch::autograd::PostAccumulateGradHook {
  public:
   Hook(GradientReducer* reducer, int parameter) : reducer_(reducer), parameter_(parameter) {}
@@ -237,7 +237,7 @@ StatusOr<ReduceOutcome> GradientReducer::Finish(std::span<double> sums) {
   }
   LaunchReady();
   TW_RETURN_IF_ERROR(lane_->Run([&] { return Agree(); }));
-  const DeviceScope scope(options_.device.training);
+  const DeviceScope scope(options_.device.lane);  // whose memory it is; the lane is idle
   control_.back() == 0 ? state_->CommitJournal() : state_->Rollback();
   return Outcome(start, sums);
 }

@@ -77,17 +77,18 @@ StatusOr<std::unique_ptr<DeviceGraph>> CudaQueue::EndCapture() {
   TW_CHECK(rows_.empty() && capture_);
   std::unique_ptr<GraphMemory> memory = std::move(capture_);
   cudaGraph_t graph = nullptr;
-  errors_.Succeeds(cudaStreamEndCapture(stream_, &graph));
   cudaGraphExec_t executable = nullptr;
-  if (!memory->refused && !errors_.any()) {
-    errors_.Succeeds(cudaGraphInstantiateWithFlags(&executable, graph, 0));
+  cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+  if (error == cudaSuccess && !memory->refused) {
+    error = cudaGraphInstantiateWithFlags(&executable, graph, 0);
   }
   if (graph) cudaGraphDestroy(graph);
-  if (memory->refused) {
-    return DataError("GPU " + std::to_string(device_) + ": a graph cannot hold " + memory->refused);
-  }
-  if (errors_.any()) return errors_.status();
+  cudaGetLastError();  // told here: the queue goes on
+  const std::string gpu = "GPU " + std::to_string(device_) + ": ";
+  if (memory->refused) return DataError(gpu + "a graph cannot hold " + memory->refused);
+  if (error != cudaSuccess) return DataError(gpu + "no graph: " + cudaGetErrorString(error));
   memory->Send();
+  TW_RETURN_IF_ERROR(errors_.status());
   return std::unique_ptr<DeviceGraph>(
       std::make_unique<CudaGraph>(*this, std::move(memory), executable));
 }

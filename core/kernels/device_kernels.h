@@ -46,8 +46,8 @@ class DeviceKernels : public DeviceQueue {
 
   // ---- graphs ----
   // What is put here until EndCapture is kept, not done: kernels, copies and fillings, with the
-  // numbers that the calls have now. Nothing may wait or be marked meanwhile. Not for the default
-  // stream.
+  // numbers that the calls have now. Nothing may wait, be marked, be clipped or touch pinned memory
+  // meanwhile. Not for the default stream.
   virtual Status BeginCapture() = 0;
   // An error where something did wait; then the queue goes on without what was put.
   virtual StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() = 0;

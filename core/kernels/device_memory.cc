@@ -1,9 +1,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/kernels/device_queue.h"
 #include "core/kernels/device_staging.h"
@@ -28,6 +30,10 @@ class CudaMemory : public DeviceMemory {
       : device_(device), when_full_(std::move(when_full)) {}
   uint8_t* Allocate(size_t bytes) override {
     uint8_t* memory = Try(bytes);
+    if (!memory) {
+      GiveBack();
+      memory = Try(bytes);
+    }
     if (!memory && when_full_) {
       when_full_();
       memory = Try(bytes);
@@ -35,10 +41,23 @@ class CudaMemory : public DeviceMemory {
     if (!memory) throw NoMemoryLeft(device_, bytes);
     return memory;
   }
+  ~CudaMemory() override { GiveBack(); }
+  CudaMemory(const CudaMemory&) = delete;
+  CudaMemory& operator=(const CudaMemory&) = delete;
   void Free(uint8_t* memory) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    freed_.push_back(memory);
+  }
+  void GiveBack() override {
+    std::vector<uint8_t*> freed;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      freed.swap(freed_);
+    }
+    if (freed.empty()) return;
     cudaSetDevice(device_);
     cudaDeviceSynchronize();  // streams that do not wait for each other may all be at it
-    cudaFree(memory);
+    for (uint8_t* memory : freed) cudaFree(memory);
     cudaGetLastError();  // queues tell what they found themselves
   }
 
@@ -55,6 +74,8 @@ class CudaMemory : public DeviceMemory {
 
   const int device_;
   const std::function<void()> when_full_;
+  std::mutex mutex_;
+  std::vector<uint8_t*> freed_;
 };
 
 }  // namespace

@@ -119,6 +119,8 @@ void CudaQueue::Flush() {
 }
 
 void CudaQueue::LaunchNoted() {
+  // Each launch would multiply the coefficients in its table once more.
+  if (clip_.limit > 0) Refuses("steps that are clipped");
   if (rows_.empty()) CountLaunch();  // a row that waited still works in the scratch it has
   size_t table_bytes = 0, scratch_bytes = 0;
   for (const auto& place : places_) {
@@ -253,13 +255,13 @@ void CudaQueue::CopyOut(void* host, const void* from, size_t bytes) {
 
 void CudaQueue::StartCopyOut(void* pinned, const void* from, size_t bytes) {
   Flush();
-  if (bytes == 0 || !UseDevice()) return;
+  if (bytes == 0 || Refuses("memory of the host") || !UseDevice()) return;
   errors_.Succeeds(cudaMemcpyAsync(pinned, from, bytes, cudaMemcpyDeviceToHost, stream_));
 }
 
 void CudaQueue::StartCopyIn(void* to, const void* pinned, size_t bytes) {
   Flush();
-  if (bytes == 0 || !UseDevice()) return;
+  if (bytes == 0 || Refuses("memory of the host") || !UseDevice()) return;
   errors_.Succeeds(cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, stream_));
 }
 
@@ -294,7 +296,7 @@ void CudaQueue::After(const DeviceMark& mark) {
 Status CudaQueue::Wait() {
   Flush();
   if (Refuses("what the host waits for")) return DataError("a capture does nothing to wait for");
-  if (UseDevice()) errors_.Succeeds(cudaStreamSynchronize(stream_));
+  if (UseDevice() && errors_.Succeeds(cudaStreamSynchronize(stream_))) memory_.GiveBack();
   return errors_.status();
 }
 

@@ -8,9 +8,6 @@
 namespace tw::kernels::device {
 namespace {
 
-constexpr int kPiecesPerTile = kTile / kPiece;
-constexpr int kPieceThreads = kPiecesPerTile * kWarp;
-
 struct Square {
   __device__ double operator()(float x) const { return static_cast<double>(x) * x; }
 };

@@ -5,9 +5,6 @@
 namespace tw::kernels::device {
 namespace {
 
-constexpr int kPiecesPerTile = kTile / kPiece;
-constexpr int kPieceThreads = kPiecesPerTile * kWarp;
-
 __device__ void AddTo(SignSums& sums, const SignSums& more) {
   sums.positive += more.positive;
   sums.negative += more.negative;

@@ -178,22 +178,34 @@ __device__ inline void DecodeLane(const uint8_t* codes, float scale, int64_t at,
   }
 }
 
+// Of a lane's numbers the largest magnitude's bits, so that Inf and above it NaN win.
+template <int kEach>
+__device__ inline unsigned LargestBits(const float (&x)[kEach]) {
+  unsigned most = 0;
+  for (int i = 0; i < kEach; ++i) {
+    const unsigned bits = __float_as_uint(x[i]) & 0x7FFFFFFFu;
+    most = most < bits ? bits : most;
+  }
+  return most;
+}
+// Of a block whose largest magnitude has these bits.
+struct BlockScales {
+  float scale, inverse;
+};
+__device__ inline BlockScales ScalesOf(unsigned most) {
+  const float scale = __uint_as_float(most < 0x00800000u ? 0u : most);
+  return {scale, scale == 0 ? 0.0f : 1.0f / scale};
+}
+
 // Encodes a block again; returns its scale.
 template <class Coder>
 __device__ inline float EncodeLane(const float (&x)[Coder::kEach], int64_t at, int64_t numel,
                                    uint8_t* codes) {
-  unsigned most = 0;  // bits, so that Inf and above it NaN win
-  for (int i = 0; i < Coder::kEach; ++i) {
-    const unsigned bits = __float_as_uint(x[i]) & 0x7FFFFFFFu;
-    most = most < bits ? bits : most;
-  }
-  most = MaxAcrossWarp(most);
-  const float scale = __uint_as_float(most < 0x00800000u ? 0u : most);
-  const float inverse = scale == 0 ? 0.0f : 1.0f / scale;
+  const BlockScales of = ScalesOf(MaxAcrossWarp(LargestBits(x)));
   unsigned code[Coder::kEach];
-  for (int i = 0; i < Coder::kEach; ++i) code[i] = Coder::Code(x[i] * inverse);
+  for (int i = 0; i < Coder::kEach; ++i) code[i] = Coder::Code(x[i] * of.inverse);
   Coder::Store(codes, at, numel, code);
-  return scale;
+  return of.scale;
 }
 
 }  // namespace tw::kernels::device

@@ -7,6 +7,8 @@
 namespace tw::kernels::device {
 
 inline constexpr int kPieceLanes = 16;
+// Of thread blocks in which a warp has a piece of a tile.
+inline constexpr int kPiecesPerTile = kTile / kPiece, kPieceThreads = kPiecesPerTile * kWarp;
 
 // The tree over the sixteen lanes of a sum; all lanes of the warp get the result.
 __device__ inline double SumOfLanes(double sum) {

@@ -33,7 +33,8 @@ struct TopKSegment {
 };
 
 // Elements that the lists of a table have room for: any number gives the same results, this one
-// what the sample may well need. 8 bytes each: 0.16 an element at k = 1 %, never 0.7.
+// what the sample may well need. 8 bytes each: 0.16 an element at k = 1 %, at most 0.7 and 512 a
+// segment.
 uint32_t TopKRoom(std::span<const TopKSegment> segments);
 // Bytes of scratch for a table, aligned to 8. What is in front (uint64) is then how many elements
 // asked for room in lists.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/kernels/elementwise.h"
+#include "core/kernels/optimizer.h"
 #include "tests/core/kernels/sample_data.h"
 #include "tests/cuda/codec_settings.h"
 #include "tests/cuda/device_memory.h"
@@ -191,6 +192,25 @@ TEST(DeviceGraphs, SayWhatTheyCannotHold) {
   queue->Scale(x.span(), 3.0f);
   queue->CopyOut(&got, x.data(), sizeof(got));
   EXPECT_EQ(got, 3);
+
+  DeviceBuffer<double> norm(device, {5.0});
+  uint8_t* pinned = queue->AllocatePinned(16);
+  const auto refused_for = [&](auto work) {
+    TW_CHECK_OK(queue->BeginCapture());
+    work();
+    const auto none = queue->EndCapture();
+    return none.ok() ? "nothing" : std::string(none.status().message().substr(27));
+  };
+  EXPECT_EQ(refused_for([&] {
+              queue->ClipSteps(1, norm.data());
+              queue->SgdStep(x.span(), x.span(), {});
+              queue->ClipSteps(0, nullptr);
+            }),
+            "steps that are clipped");
+  EXPECT_EQ(refused_for([&] { queue->StartCopyOut(pinned, x.data(), 16); }), "memory of the host");
+  EXPECT_EQ(refused_for([&] { queue->StartCopyIn(x.data(), pinned, 16); }), "memory of the host");
+  EXPECT_EQ(refused_for([&] { EXPECT_TRUE(queue->Mark()->reached()); }), "a mark");
+  queue->FreePinned(pinned);
   const auto shared = device.NewQueue(kernels::QueueStream::kDefault);
   const Status refused = shared->BeginCapture();
   EXPECT_EQ(refused.message().substr(0, 26), "GPU 0: no capture begins: ") << refused.message();

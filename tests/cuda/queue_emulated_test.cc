@@ -117,11 +117,11 @@ TEST(EmulatedMemory, AsksOthersForTheirsBeforeItGivesUp) {
   int asked = 0;
   auto memory = kernels::MakeDeviceMemory(0, [&] { ++asked; });
   TW_CHECK_OK(memory);
-  emulation::FailAllocations(1);
+  emulation::FailAllocations(2);
   uint8_t* block = (*memory)->Allocate(100);
   EXPECT_NE(block, nullptr);
   EXPECT_EQ(asked, 1);
-  emulation::FailAllocations(2);
+  emulation::FailAllocations(3);
   try {
     (*memory)->Allocate(100);
     ADD_FAILURE() << "there was none left";
@@ -130,6 +130,29 @@ TEST(EmulatedMemory, AsksOthersForTheirsBeforeItGivesUp) {
   }
   EXPECT_EQ(asked, 2);
   (*memory)->Free(block);
+  emulation::FailAllocations(1);
+  (*memory)->Free(
+      (*memory)->Allocate(100));  // what was freed is given back before anybody is asked
+  EXPECT_EQ(asked, 2);
+}
+
+// The thread that frees may be the one that has to notice that a peer is gone.
+TEST_F(EmulatedQueue, MemoryIsFreedWithoutAWait) {
+  auto memory = kernels::MakeDeviceMemory(0);
+  TW_CHECK_OK(memory);
+  auto made = kernels::MakeDeviceQueue({0, kernels::QueueStream::kOwn, memory->get()});
+  TW_CHECK_OK(made);
+  kernels::DeviceKernels& queue = **made;
+  auto* x = reinterpret_cast<float*>((*memory)->Allocate(400));
+  queue.Zero(x, 400);
+  queue.Scale({x, 100}, 2.0f);
+  const auto mark = queue.Mark();
+  const int64_t frees = emulation::CountsOfRuntime().frees;
+  EXPECT_EQ(WaitsOf([&] { (*memory)->Free(reinterpret_cast<uint8_t*>(x)); }), 0);
+  EXPECT_EQ(emulation::CountsOfRuntime().frees, frees);
+  EXPECT_FALSE(mark->reached());
+  EXPECT_TRUE(queue.Wait().ok());
+  EXPECT_EQ(emulation::CountsOfRuntime().frees, frees + 1);
 }
 
 TEST_F(EmulatedQueue, TheFirstErrorStays) {

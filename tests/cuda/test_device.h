@@ -71,6 +71,7 @@ class Counted {
  public:
   Counted() = default;
   explicit Counted(int64_t count) : count_(count) {}
+  bool known() const { return count_ != kNobodyCounts; }
   friend Counted operator-(Counted a, Counted b) {
     return a.known() ? Counted(a.count_ - b.count_) : Counted();
   }
@@ -81,11 +82,11 @@ class Counted {
 
  private:
   static constexpr int64_t kNobodyCounts = -1;
-  bool known() const { return count_ != kNobodyCounts; }
   int64_t count_ = kNobodyCounts;
 };
-Counted LaunchesSoFar();  // of kernels
-Counted WaitsSoFar();     // of the host for work that was not done yet
+Counted LaunchesSoFar();     // of kernels
+Counted WaitsSoFar();        // of the host for work that was not done yet
+Counted AllocationsSoFar();  // of device memory, pinned memory, events and streams
 template <class Work>
 Counted LaunchesOf(Work work) {
   const Counted before = LaunchesSoFar();

@@ -32,7 +32,9 @@ StatusOr<OpenedDevice> OpenNothing(int device, std::function<void()>) {
   out.lane_stream = &opened;
   return out;
 }
-StatusOr<OpenedDevice> OpenBroken(int, std::function<void()>) { return DataError("GPU 0 does not start"); }
+StatusOr<OpenedDevice> OpenBroken(int, std::function<void()>) {
+  return DataError("GPU 0 does not start");
+}
 
 int communicators = 0;
 // In the place of NCCL: a communicator of threads, of one rank.
@@ -220,10 +222,13 @@ TEST_F(ChooseDevice, WhatDoesNotStartIsOneLine) {
   EXPECT_EQ(Message(Choose("cuda", "nccl", {{"Fake GPU"}, &module})), "starting NCCL: no");
   module.make_nccl = nullptr;
   module.nccl = "built without NCCL";
-  EXPECT_THAT(Message(Choose("cuda", "nccl", {{"Fake GPU"}, &module})),
-              HasSubstr("comm.backend = nccl: the module was built without NCCL; mpi works"));
+  EXPECT_THAT(
+      Message(Choose("cuda", "nccl", {{"Fake GPU"}, &module})),
+      HasSubstr("train.device = cuda: the module was built without NCCL, which comm.backend "
+                "= nccl needs; cpu works"));
   module.open_device = OpenBroken;
-  EXPECT_EQ(Message(Choose("cuda", "auto", {{"Fake GPU"}, &module})), "GPU 0 does not start");
+  EXPECT_EQ(Message(Choose("cuda", "auto", {{"Fake GPU"}, &module})),
+            "train.device = cuda: GPU 0 does not start; cpu works");
   EXPECT_EQ(world_->device().memory, nullptr);
 }
 
@@ -235,7 +240,9 @@ TEST_F(ChooseDevice, AutoTakesTheHostWhereTheDeviceDoesNotStart) {
   EXPECT_EQ(world_->device_number(), -1);
   EXPECT_EQ(&world_->gradient_comm(), &world_->comm());
   EXPECT_EQ(note_, "train.device = auto: tensors lie in the host's memory; GPU 0 does not start");
-  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> { return BugError("ours"); };
+  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> {
+    return BugError("ours");
+  };
   EXPECT_EQ(ExitCode(Choose("auto", "auto", {{"Fake GPU"}, &module})), 70);
 }
 

@@ -236,6 +236,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 // What is still to be done finds other numbers there then.
 cudaError_t cudaFree(void* memory) {
   Lock lock(TheRuntime().mutex);
+  TheRuntime().counts.frees += memory != nullptr;
   if (memory) tw::emulation::ArenaFree(static_cast<uint8_t*>(memory));
   return cudaSuccess;
 }
@@ -263,6 +264,10 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+  Lock lock(TheRuntime().mutex);
+  for (cudaStream_t stream : TheRuntime().streams) {
+    if (tw::emulation::Captures(stream)) return Failed(cudaErrorStreamCaptureUnsupported);
+  }
   tw::emulation::FinishAllStreams();
   return cudaSuccess;
 }

@@ -16,6 +16,7 @@ inline constexpr int kDevices = 8;
 
 struct RuntimeCounts {
   int64_t allocations = 0;  // of device memory, pinned memory, events and streams
+  int64_t frees = 0;        // of device memory
   int64_t copies = 0;       // between host and device
   int64_t waits = 0;        // for work that was not done yet
 };

@@ -3,6 +3,7 @@
     python3 device.py PROGRAM MPIRUN EMULATED_PROGRAM [unittest arguments]
 """
 
+import json
 import os
 import shutil
 import sys
@@ -60,6 +61,20 @@ class OnDevice(harness.ProgramTest):
         host, device = self.both(2, TEXT, {"optimizer__state": "int4_factor", "model__width": 80, "comm__sums": "direct"})
         self.assertAlmostEqual(device["final_loss"], host["final_loss"], delta=2e-5)
         self.assertAlmostEqual(device["val_loss"], host["val_loss"], delta=2e-5)
+
+    def test_norms_of_skipped_steps(self):
+        def norms(run_dir):
+            with open(self.path(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
+                return [(row["skipped"], row["residual_norm"], row["grad_norm"]) for row in map(json.loads, file)]
+
+        changes = {"compressor__name": "topk", "feedback__name": "ef14", "optimizer__name": "sgdm", "optimizer__lr": 1e25, "train__max_skipped": 100}
+        for device in ("cpu", "cuda"):
+            self.run_on(device, 2, device, PICTURES, changes)
+        self.assertEqual([skipped for skipped, _, _ in norms("cpu")], [False, True, True, True])
+        for host, there in zip(norms("cpu"), norms("cuda")):
+            self.assertEqual(there[0], host[0])
+            for a, b in zip(host[1:], there[1:]):
+                self.assertAlmostEqual(a, b, delta=1e-6 * abs(a), msg=(host, there))
 
     def test_sign_in_groups(self):
         self.same_bits(4, compressor__name="sign", feedback__name="ef14", comm__hierarchical="on", comm__group_size=2)
