@@ -289,7 +289,7 @@ TEST_F(DeviceRanks, OneThatDoesNotStartKeepsAllOnTheHost) {
   EXPECT_EQ(closed, (std::multiset<int>{0, 2}));
   for (const Outcome& o : Choose(3, 3, "cuda", seen)) {
     EXPECT_EQ(ExitCode(o.status), 3);
-    EXPECT_EQ(o.status.message(), "rank 1: GPU 1 does not start");
+    EXPECT_EQ(o.status.message(), "train.device = cuda: rank 1: GPU 1 does not start; cpu works");
   }
 }
 
