@@ -61,10 +61,10 @@ Status Communicator::Agree(uint64_t fingerprint, const std::string& what, Fault 
     ++count;
   }
   if (count == 0) return OkStatus();
-  return WithFault(PeerError((count == 1 ? "rank " : "ranks ") + ranks +
-                             (count == 1 ? " has" : " have") + " a different " + what +
-                             " than rank 0"),
-                   differing);
+  return WithFault(
+      PeerError((count == 1 ? "rank " : "ranks ") + ranks + (count == 1 ? " has" : " have") +
+                " a different " + what + " than rank 0"),
+      differing);
 }
 
 }  // namespace tw

@@ -20,8 +20,8 @@
 namespace tw::kernels {
 
 // DataError when there is no such device. `when_full`, if any, is called where nothing is left,
-// before another try: others may hold memory of the device that they do not use. Thread safe, as all
-// of it.
+// before another try: others may hold memory of the device that they do not use. Thread safe, as
+// all of it.
 StatusOr<std::unique_ptr<DeviceMemory>> MakeDeviceMemory(int device,
                                                          std::function<void()> when_full = {});
 

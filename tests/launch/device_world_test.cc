@@ -201,15 +201,17 @@ class NotedQueue : public SlowQueue {
   }
 };
 
+StatusOr<OpenedDevice> OpenNoted(int, std::function<void()>) {
+  OpenedDevice out;
+  out.memory = std::make_unique<NotedMemory>(&memory_there);
+  out.training = std::make_unique<NotedQueue>();
+  out.lane = std::make_unique<NotedQueue>();
+  return out;
+}
+
 TEST_F(ChooseDevice, MemoryGoesAfterTheQueuesThatFreeTheirs) {
   CudaModule module = Module();
-  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> {
-    OpenedDevice out;
-    out.memory = std::make_unique<NotedMemory>(&memory_there);
-    out.training = std::make_unique<NotedQueue>();
-    out.lane = std::make_unique<NotedQueue>();
-    return out;
-  };
+  module.open_device = OpenNoted;
   ASSERT_TRUE(Choose("cuda", "auto", {{"Fake GPU"}, &module}).ok());
   EXPECT_TRUE(memory_there);
   world_->Close();
@@ -248,13 +250,7 @@ TEST_F(ChooseDevice, AutoTakesTheHostWhereTheDeviceDoesNotStart) {
 
 TEST_F(ChooseDevice, AClosedDeviceLeavesTheLaneAtWork) {
   CudaModule module = Module();
-  module.open_device = [](int, std::function<void()>) -> StatusOr<OpenedDevice> {
-    OpenedDevice out;
-    out.memory = std::make_unique<NotedMemory>(&memory_there);
-    out.training = std::make_unique<NotedQueue>();
-    out.lane = std::make_unique<NotedQueue>();
-    return out;
-  };
+  module.open_device = OpenNoted;
   ASSERT_TRUE(Choose("auto", "auto", {{"Fake GPU"}, &module}).ok());
   const auto queue_of_lane = [&] {
     DeviceQueue* queue = nullptr;
