@@ -129,8 +129,10 @@ void GradientReducer::OnGradient(int parameter) {
 void GradientReducer::LaunchReady() {
   while (next_bucket_ < num_buckets() && buckets_[static_cast<size_t>(next_bucket_)].waiting == 0) {
     const int bucket = next_bucket_++;
-    if (!Identity()) LaunchBucket(bucket);
-    if (Identity() && next_bucket_ == num_buckets()) LaunchLook();
+    if (!Identity())
+      LaunchBucket(bucket);
+    else if (next_bucket_ == num_buckets())
+      LaunchLook();
   }
 }
 

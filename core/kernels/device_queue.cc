@@ -70,7 +70,7 @@ CudaQueue::CudaQueue(const DeviceQueueOptions& options, cudaStream_t stream)
       memory_(*options.memory),
       errors_(options.device),
       ring_(memory_, stream, errors_),
-      scratch_(memory_, stream, errors_),
+      scratch_(memory_),
       events_(std::make_shared<EventPool>()),
       not_finite_(reinterpret_cast<uint32_t*>(memory_.Allocate(sizeof(uint32_t)))) {
   errors_.Succeeds(cudaMemsetAsync(not_finite_, 0, sizeof(uint32_t), stream_));
@@ -145,7 +145,6 @@ void CudaQueue::LaunchNoted() {
     for (const auto& batch : place) batch->Launch(clip_, kernel_stream());
   }
   if (const char* error = device::TakeError()) errors_.Note(error);
-  if (!capture_) ring_.FreeOld();
 }
 
 StagingRing::Piece CudaQueue::TakePiece(size_t bytes) {
@@ -296,7 +295,10 @@ void CudaQueue::After(const DeviceMark& mark) {
 Status CudaQueue::Wait() {
   Flush();
   if (Refuses("what the host waits for")) return DataError("a capture does nothing to wait for");
-  if (UseDevice() && errors_.Succeeds(cudaStreamSynchronize(stream_))) memory_.GiveBack();
+  if (UseDevice() && errors_.Succeeds(cudaStreamSynchronize(stream_))) {
+    ring_.FreeOld();
+    memory_.GiveBack();
+  }
   return errors_.status();
 }
 

@@ -52,8 +52,6 @@ void StagingRing::Grow(size_t part_bytes) {
 }
 
 void StagingRing::FreeOld() {
-  if (old_.empty()) return;
-  errors_.Succeeds(cudaStreamSynchronize(stream_));
   for (const Memory& memory : old_) {
     if (memory.host) cudaFreeHost(memory.host);
   }
@@ -77,8 +75,7 @@ StagingRing::Piece StagingRing::Take(size_t bytes) {
 uint8_t* DeviceScratch::AtLeast(size_t bytes) {
   if (bytes > block_.size()) {
     const size_t wanted = std::max(bytes, 2 * block_.size());
-    errors_.Succeeds(cudaStreamSynchronize(stream_));
-    block_ = {};
+    block_ = {};  // what is under way may go on with it
     block_ = DeviceBlock(&memory_, wanted);
   }
   return block_.data();

@@ -47,8 +47,7 @@ class StagingRing {
   // part.
   Piece Take(size_t bytes);
   size_t part_bytes() const { return part_bytes_; }
-  // Frees what growing has left; waits where there is something. Kernels that read pieces of before
-  // have been launched.
+  // Frees what growing has left. REQUIRES: nothing is under way.
   void FreeOld();
 
  private:
@@ -72,16 +71,13 @@ class StagingRing {
 // Device memory that only grows, for one launch after the other.
 class DeviceScratch {
  public:
-  DeviceScratch(DeviceMemory& memory, cudaStream_t stream, CudaErrors& errors)
-      : memory_(memory), stream_(stream), errors_(errors) {}
+  explicit DeviceScratch(DeviceMemory& memory) : memory_(memory) {}
   DeviceScratch(const DeviceScratch&) = delete;
   DeviceScratch& operator=(const DeviceScratch&) = delete;
-  uint8_t* AtLeast(size_t bytes);  // waits when it grows
+  uint8_t* AtLeast(size_t bytes);
 
  private:
   DeviceMemory& memory_;
-  const cudaStream_t stream_;
-  CudaErrors& errors_;
   DeviceBlock block_;
 };
 

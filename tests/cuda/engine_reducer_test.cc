@@ -5,10 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "comm/staged_communicator.h"
-#include "core/engine/buckets.h"
-#include "tests/core/engine/reducer_rank.h"
-#include "tests/cuda/test_device.h"
+#include "tests/cuda/placed_rank.h"
 
 namespace tw {
 namespace {
@@ -31,32 +28,6 @@ struct Case {
   std::string name;
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
-
-// A rank on a device; null: on the host.
-struct PlacedRank {
-  PlacedRank(Communicator& wire, const ReducerSetup& setup, TestDevice* device) {
-    RankDevice on;
-    if (device) {
-      training = device->NewQueue(kernels::QueueStream::kDefault);
-      lane = device->NewQueue();
-      staged = MakeStagedCommunicator(wire, *lane);
-      on = {{&device->memory(), training.get(), lane.get()}, [] { const HostMayLook look; }};
-    }
-    rank = std::make_unique<ReducerRank>(device ? *staged : wire, setup,
-                                         GradientReducer::NamedTensors{}, on);
-    for (const ParameterView& view : rank->reducer->views()) {
-      for (const TensorView& t : {view.value, view.grad}) {
-        tensors.push_back(
-            std::make_unique<SeenByBoth>(t.data, static_cast<size_t>(PaddedBytes(t.bytes()))));
-      }
-    }
-  }
-
-  std::unique_ptr<kernels::DeviceKernels> training, lane;
-  std::unique_ptr<Communicator> staged;
-  std::unique_ptr<ReducerRank> rank;
-  std::vector<std::unique_ptr<SeenByBoth>> tensors;
-};
 
 std::vector<Left> RunCase(const Case& c, TestDevice* device) {
   std::vector<Left> out(static_cast<size_t>(c.ranks));
@@ -103,26 +74,6 @@ TEST_P(DeviceReducer, LeavesWhatTheHostLeaves) {
       ASSERT_TRUE(on_device[r].state.count(name)) << name;
       EXPECT_EQ(on_device[r].state.at(name), bytes) << name << ", rank " << r;
     }
-  }
-}
-
-// The one who waits asks whether all gradients are finite.
-TEST(DeviceReducerSteps, WaitOnceForTheDeviceAndAllocateNothing) {
-  if (!WaitsSoFar().known()) GTEST_SKIP() << "nobody counts waits here";
-  for (const char* codec : {"none", "topk", "blockquant", "powersgd"}) {
-    TestDevice device;
-    RunRanks(1, [&](Communicator& wire) {
-      const bool dense = codec == std::string("none");
-      const PlacedRank placed(wire, {.compressor = codec, .feedback = dense ? "none" : "ef14"},
-                              &device);
-      for (uint64_t step = 0; step < 4; ++step) {
-        const Counted allocations = AllocationsSoFar();
-        const Counted waits = WaitsOf([&] { EXPECT_TRUE(placed.rank->Reduce(step).finite); });
-        if (step < 2) continue;
-        EXPECT_EQ(waits, 1) << codec << ", step " << step;
-        EXPECT_EQ(AllocationsSoFar() - allocations, 0) << codec << ", step " << step;
-      }
-    });
   }
 }
 

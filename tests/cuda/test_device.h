@@ -71,7 +71,6 @@ class Counted {
  public:
   Counted() = default;
   explicit Counted(int64_t count) : count_(count) {}
-  bool known() const { return count_ != kNobodyCounts; }
   friend Counted operator-(Counted a, Counted b) {
     return a.known() ? Counted(a.count_ - b.count_) : Counted();
   }
@@ -82,22 +81,15 @@ class Counted {
 
  private:
   static constexpr int64_t kNobodyCounts = -1;
+  bool known() const { return count_ != kNobodyCounts; }
   int64_t count_ = kNobodyCounts;
 };
-Counted LaunchesSoFar();     // of kernels
-Counted WaitsSoFar();        // of the host for work that was not done yet
-Counted AllocationsSoFar();  // of device memory, pinned memory, events and streams
+Counted LaunchesSoFar();  // of kernels
 template <class Work>
 Counted LaunchesOf(Work work) {
   const Counted before = LaunchesSoFar();
   work();
   return LaunchesSoFar() - before;
-}
-template <class Work>
-Counted WaitsOf(Work work) {
-  const Counted before = WaitsSoFar();
-  work();
-  return WaitsSoFar() - before;
 }
 
 // `offset` bytes behind an aligned address.

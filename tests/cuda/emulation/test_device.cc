@@ -23,7 +23,5 @@ SeenByBoth::SeenByBoth(const void* memory, size_t bytes)
     : seen_(std::make_shared<emulation::SeenByBoth>(memory, bytes)) {}
 
 Counted LaunchesSoFar() { return Counted(emulation::LaunchCount()); }
-Counted AllocationsSoFar() { return Counted(emulation::CountsOfRuntime().allocations); }
-Counted WaitsSoFar() { return Counted(emulation::CountsOfRuntime().waits); }
 
 }  // namespace tw

@@ -107,7 +107,5 @@ SeenByBoth::SeenByBoth(const void* memory, size_t) {
 }
 
 Counted LaunchesSoFar() { return {}; }
-Counted WaitsSoFar() { return {}; }
-Counted AllocationsSoFar() { return {}; }
 
 }  // namespace tw
